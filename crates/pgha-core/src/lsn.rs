@@ -1,0 +1,160 @@
+//! Positions in the write-ahead log and the timelines they lie on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A byte position in the write-ahead log (`pg_lsn`).
+///
+/// Printed as PostgreSQL prints it (`16/B374D848`); as a number in JSON, as Patroni's documents hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// The invalid position `0/0` (`InvalidXLogRecPtr`).
+    pub const INVALID: Self = Self(0);
+
+    /// Bytes from `earlier` to `self`; 0 when `self` is not ahead.
+    pub fn ahead_of(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
+/// Text that is not a `pg_lsn`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a WAL position (expected two hexadecimal numbers, as in 16/B374D848)")]
+pub struct ParseLsnError(pub String);
+
+impl FromStr for Lsn {
+    type Err = ParseLsnError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = text.trim().split_once('/').and_then(|(high, low)| {
+            let part = |digits: &str| {
+                (!digits.is_empty() && digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+                    .then(|| u64::from_str_radix(digits, 16).ok())
+                    .flatten()
+            };
+            Some(Self(part(high)? << 32 | part(low)?))
+        });
+        parsed.ok_or_else(|| ParseLsnError(text.to_owned()))
+    }
+}
+
+/// A timeline number (`TimeLineID`), 1 or greater in a running cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timeline(pub u32);
+
+impl fmt::Display for Timeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One line of a `.history` file: `parent` ended at `switched_at`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// The timeline that ended.
+    pub parent: Timeline,
+    /// The first position that belongs to the next timeline.
+    pub switched_at: Lsn,
+    /// PostgreSQL's words, such as `no recovery target specified`.
+    pub reason: String,
+}
+
+/// The ancestry of one timeline, oldest first (the content of its `.history` file).
+///
+/// Timeline 1 has an empty history.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TimelineHistory(pub Vec<Switch>);
+
+impl TimelineHistory {
+    /// Reads a `.history` file. Blank lines and comments are skipped, as PostgreSQL does (`readTimeLineHistory`).
+    pub fn parse(text: &str) -> Result<Self, ParseHistoryError> {
+        let mut switches = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let wrong = || ParseHistoryError {
+                line: index + 1,
+                text: line.to_owned(),
+            };
+            let mut fields = line.splitn(3, '\t');
+            let parent = fields
+                .next()
+                .and_then(|field| field.trim().parse().ok())
+                .ok_or_else(wrong)?;
+            let switched_at = fields.next().and_then(|field| field.parse().ok()).ok_or_else(wrong)?;
+            switches.push(Switch {
+                parent: Timeline(parent),
+                switched_at,
+                reason: fields.next().unwrap_or_default().to_owned(),
+            });
+        }
+        Ok(Self(switches))
+    }
+
+    /// Where `timeline` ended and its successor began; `None` if it is not an ancestor.
+    pub fn end_of(&self, timeline: Timeline) -> Option<Lsn> {
+        self.0
+            .iter()
+            .find(|switch| switch.parent == timeline)
+            .map(|switch| switch.switched_at)
+    }
+}
+
+/// A line of a `.history` file that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the timeline history is not `timeline<TAB>position<TAB>reason`: `{text}`")]
+pub struct ParseHistoryError {
+    /// 1-based line number.
+    pub line: usize,
+    /// The line.
+    pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn lsn_survives_text(raw: u64) {
+            prop_assert_eq!(Lsn(raw).to_string().parse::<Lsn>(), Ok(Lsn(raw)));
+        }
+
+        #[test]
+        fn lsn_parser_never_panics(text in ".*") {
+            let _ = text.parse::<Lsn>();
+            let _ = TimelineHistory::parse(&text);
+        }
+    }
+
+    #[test]
+    fn lsn_refuses_what_postgres_refuses() {
+        for text in ["", "/", "1", "1/", "/1", "g/0", "123456789/0", "1/2/3", "+1/0"] {
+            assert!(text.parse::<Lsn>().is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn history_finds_where_a_timeline_ended() {
+        let history = TimelineHistory::parse("1\t0/5000098\tno recovery target specified\n\n2\t0/70000A0\tx\n");
+        let history = history.unwrap();
+        assert_eq!(history.end_of(Timeline(2)), Some(Lsn(0x0700_00A0)));
+        assert_eq!(history.end_of(Timeline(3)), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! The timings of leadership and the arithmetic that ties them together.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Millis;
+
+/// A named set of timings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// One rack, quiet hosts: the lease lasts 4 s.
+    Fast,
+    /// One data centre: the lease lasts 6 s.
+    #[default]
+    Balanced,
+    /// Several sites or noisy virtual machines: the lease lasts 20 s.
+    Wide,
+}
+
+/// Timings of one cluster; equal on all its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// ZooKeeper session timeout, and so the time after which a silent primary loses its leadership.
+    pub ttl: Millis,
+    /// How often the primary renews its lease, and every member looks at the cluster.
+    pub heartbeat: Millis,
+    /// Kept unused at the lease's end, for clock drift and a slow process scheduler.
+    pub guard: Millis,
+    /// The time in which Postgres is dead for certain once fencing has begun.
+    pub stop_budget: Millis,
+    /// ZooKeeper's `tickTime`: sessions expire in steps of it.
+    pub tick: Millis,
+}
+
+/// Timings that cannot keep two primaries apart, or cannot work at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TimingError {
+    /// ZooKeeper would not grant the session.
+    #[error("timing.ttl = {ttl} is outside what ZooKeeper grants with timing.tick = {tick}: {least} to {most}")]
+    Session {
+        /// The session timeout asked for.
+        ttl: Millis,
+        /// ZooKeeper's tick.
+        tick: Millis,
+        /// Two ticks.
+        least: Millis,
+        /// Twenty ticks, or one minute where that is more.
+        most: Millis,
+    },
+    /// A single late heartbeat would fence a healthy primary.
+    #[error(
+        "timing.ttl = {ttl} leaves {left} before a primary must fence itself, but two heartbeats need {need}: \
+         lengthen timing.ttl or shorten timing.heartbeat, timing.guard or timing.stop_budget"
+    )]
+    NoSlack {
+        /// The session timeout.
+        ttl: Millis,
+        /// What is left of it.
+        left: Millis,
+        /// Two heartbeats.
+        need: Millis,
+    },
+    /// A length that must not be zero.
+    #[error("timing.{0} must be longer than zero")]
+    Zero(&'static str),
+}
+
+impl Timing {
+    /// The timings of a profile.
+    pub const fn of(profile: Profile) -> Self {
+        let (ttl, heartbeat, guard, stop_budget, tick) = match profile {
+            Profile::Fast => (4000, 500, 400, 800, 400),
+            Profile::Balanced => (6000, 1000, 500, 1000, 500),
+            Profile::Wide => (20_000, 3000, 1500, 3000, 2000),
+        };
+        Self {
+            ttl: Millis(ttl),
+            heartbeat: Millis(heartbeat),
+            guard: Millis(guard),
+            stop_budget: Millis(stop_budget),
+            tick: Millis(tick),
+        }
+    }
+
+    /// The shortest and longest session that an ensemble with this `tick` grants.
+    ///
+    /// ZooKeeper clamps silently to `minSessionTimeout` (2 ticks) and `maxSessionTimeout` (20 ticks by default;
+    /// the installer sets at least one minute).
+    pub fn session_bounds(&self) -> (Millis, Millis) {
+        (Millis(self.tick.0 * 2), Millis((self.tick.0 * 20).max(60_000)))
+    }
+
+    /// How long after its newest renewal was sent a primary goes on serving without another one.
+    ///
+    /// The lease is counted from the renewal *before* the newest acknowledged one (see `lease`), so one
+    /// heartbeat is taken off, as are the guard and the time that fencing takes.
+    pub fn silence_tolerated(&self) -> Millis {
+        self.ttl.saturating_sub(self.heartbeat + self.guard + self.stop_budget)
+    }
+
+    /// The longest kernel watchdog timeout that resets the host inside its lease, in whole seconds.
+    ///
+    /// The watchdog is petted when a renewal is acknowledged, at most one `guard` after it was sent.
+    pub fn watchdog_seconds(&self) -> u32 {
+        u32::try_from(self.ttl.saturating_sub(self.heartbeat + self.guard).0 / 1000).unwrap_or(u32::MAX)
+    }
+
+    /// Checks that the timings can hold together.
+    pub fn check(&self) -> Result<(), TimingError> {
+        for (name, length) in [
+            ("ttl", self.ttl),
+            ("heartbeat", self.heartbeat),
+            ("guard", self.guard),
+            ("stop_budget", self.stop_budget),
+            ("tick", self.tick),
+        ] {
+            if length.0 == 0 {
+                return Err(TimingError::Zero(name));
+            }
+        }
+        let (least, most) = self.session_bounds();
+        if self.ttl < least || self.ttl > most {
+            return Err(TimingError::Session {
+                ttl: self.ttl,
+                tick: self.tick,
+                least,
+                most,
+            });
+        }
+        let (left, need) = (self.silence_tolerated(), Millis(self.heartbeat.0 * 2));
+        if left < need {
+            return Err(TimingError::NoSlack {
+                ttl: self.ttl,
+                left,
+                need,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::of(Profile::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_holds_together() {
+        for profile in [Profile::Fast, Profile::Balanced, Profile::Wide] {
+            let timing = Timing::of(profile);
+            assert_eq!(timing.check(), Ok(()), "{profile:?}");
+            assert!(
+                timing.watchdog_seconds() >= 2,
+                "{profile:?}: a watchdog of under 2 s resets healthy hosts"
+            );
+        }
+    }
+
+    #[test]
+    fn a_session_that_zookeeper_would_clamp_is_refused() {
+        let timing = Timing {
+            ttl: Millis(500),
+            ..Timing::default()
+        };
+        assert!(matches!(timing.check(), Err(TimingError::Session { .. })));
+    }
+
+    #[test]
+    fn a_lease_without_slack_is_refused() {
+        let timing = Timing {
+            heartbeat: Millis(2000),
+            ..Timing::default()
+        };
+        assert!(matches!(timing.check(), Err(TimingError::NoSlack { .. })));
+    }
+}

@@ -1,0 +1,1 @@
+//! Documents in ZooKeeper and bodies of REST calls, as Patroni writes them.
