@@ -92,7 +92,7 @@ impl Timing {
 
     /// How long after its newest renewal was sent a primary goes on serving without another one.
     ///
-    /// The lease is counted from the renewal *before* the newest acknowledged one (see `lease`), so one
+    /// The lease is counted from the renewal *before* the newest acknowledged one (see [`crate::lease`]), so one
     /// heartbeat is taken off, as are the guard and the time that fencing takes.
     pub fn silence_tolerated(&self) -> Millis {
         self.ttl.saturating_sub(self.heartbeat + self.guard + self.stop_budget)

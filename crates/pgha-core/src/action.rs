@@ -1,0 +1,124 @@
+//! What a decision may order. Each action carries its own guard, so that doing it late does no harm.
+
+use std::collections::BTreeSet;
+
+use crate::name::{Epoch, NodeName, SystemId};
+use crate::observation::SyncRecord;
+use crate::time::Instant;
+
+/// One step. The executor does them in order and stops at the first that fails; it never repeats one by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Create `leader` and raise the epoch in one transaction, if the epoch znode still has this version.
+    TakeLeadership {
+        /// Version of `pgha/epoch` that the decision saw; `None` creates it.
+        version: Option<i32>,
+        /// The new epoch.
+        epoch: Epoch,
+        /// Create `initialize` as well: the cluster does not exist yet.
+        initialize: bool,
+    },
+    /// Replace our own `leader` znode of a session that is gone, under a new epoch, in one transaction.
+    ReownLeadership {
+        /// Version of `pgha/epoch` that the decision saw.
+        version: i32,
+        /// The new epoch.
+        epoch: Epoch,
+    },
+    /// Renew the lease: write `status`, if the epoch still has this version.
+    Renew {
+        /// Version of `pgha/epoch`.
+        version: i32,
+    },
+    /// Delete `leader`, if the epoch still has this version.
+    ReleaseLeadership {
+        /// Version of `pgha/epoch`.
+        version: i32,
+    },
+    /// Write `initialize`, and `config` if there is none, if the epoch still has this version.
+    RecordCluster {
+        /// Version of `pgha/epoch`.
+        version: i32,
+        /// Identity of the cluster.
+        system_id: SystemId,
+    },
+    /// Write `sync`, if the epoch and the document still have these versions (`record.version`).
+    WriteSync {
+        /// Version of `pgha/epoch`.
+        version: i32,
+        /// The new content, and the version that the decision saw.
+        record: SyncRecord,
+    },
+    /// Bring `history` up to date from the timeline history of the local Postgres.
+    WriteHistory {
+        /// Version of `pgha/epoch`.
+        version: i32,
+    },
+    /// Empty `failover`.
+    ClearFailover {
+        /// Version of `pgha/epoch`.
+        version: i32,
+        /// Version of `failover` that the decision saw.
+        failover: i32,
+    },
+    /// Ask these members how far they are.
+    AskPeers(BTreeSet<NodeName>),
+
+    /// Kill Postgres at once: SIGQUIT, then SIGKILL. Drops the lease.
+    Fence,
+    /// Tell the guard that Postgres no longer accepts writes.
+    ForgetLease,
+    /// `initdb`, roles, first start; as a job.
+    Bootstrap,
+    /// Start the postmaster; as a job.
+    Start(StartAs),
+    /// Stop the postmaster cleanly; as a job.
+    Stop {
+        /// Write a checkpoint first, while serving, so that the stop is short.
+        checkpoint: bool,
+    },
+    /// Promote; as a job.
+    Promote {
+        /// The leadership under which it happens.
+        epoch: Epoch,
+        /// Not begun after this instant.
+        not_after: Instant,
+    },
+    /// Stream from another member, or from nobody; a reload.
+    Follow(Option<NodeName>),
+    /// Set `synchronous_standby_names`; a reload.
+    SetSyncNames(String),
+    /// Create the missing physical slots of these members, and drop those of members that are not among them.
+    EnsureSlots(BTreeSet<NodeName>),
+    /// Write a checkpoint so that `pg_rewind` on others sees the new timeline; in the background.
+    Checkpoint,
+    /// `pg_rewind` against this member; as a job.
+    Rewind(NodeName),
+    /// A fresh copy from the archive or from this member; as a job.
+    Clone(NodeName),
+    /// Remove the data directory that a fresh copy replaced.
+    RemoveOldData,
+    /// Give up the slow action under way.
+    CancelJob,
+
+    /// Arm the kernel watchdog.
+    ArmWatchdog,
+    /// Disarm it.
+    DisarmWatchdog,
+    /// End the process: the shutdown is complete.
+    Exit,
+}
+
+/// How to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartAs {
+    /// As the primary it was, on the same timeline.
+    Primary {
+        /// The leadership under which it happens.
+        epoch: Epoch,
+        /// Not begun after this instant.
+        not_after: Instant,
+    },
+    /// Read-only, streaming from this member, or from nobody.
+    Standby(Option<NodeName>),
+}

@@ -1,0 +1,306 @@
+//! The whole HA policy: an observation in, a decision out.
+//!
+//! `decide` is total and pure. Rules are tried in order and the first that matches wins; each family of rules has a
+//! file of its own:
+//!
+//! ```text
+//!  observation ─► fence ─► request ─► silence ─► busy ─┬─► leader    the leadership is mine
+//!                                                      ├─► standby   somebody else leads
+//!                                                      └─► vacant    nobody leads
+//! ```
+
+mod fence;
+mod leader;
+mod standby;
+mod vacant;
+
+#[cfg(test)]
+mod tests;
+
+use crate::action::Action;
+use crate::lsn::Timeline;
+use crate::name::NodeName;
+use crate::observation::{Cluster, ClusterSettings, Dcs, JobKind, Observation, Outcome, Postgres, Request, Role};
+use crate::reason::Reason;
+use crate::sync;
+use crate::time::{Instant, Millis};
+use crate::timing::Timing;
+
+/// What a member knows without looking: from its own configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name.
+    pub me: NodeName,
+    /// Timings of the cluster.
+    pub timing: Timing,
+    /// Tag `nofailover`.
+    pub nofailover: bool,
+    /// A primary must have a working watchdog.
+    pub watchdog_required: bool,
+}
+
+/// What one decision leaves for the next. Lost when the agent restarts; nothing of it is needed for safety.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// See [`sync::Floor`].
+    pub sync_floor: sync::Floor,
+    /// A slow action failed and is not tried again before an instant.
+    pub backoff: Option<Backoff>,
+    /// `pg_rewind` said that it cannot help; the next rung is due.
+    pub rewind_impossible: bool,
+    /// A fresh copy was ordered by the operator.
+    pub clone_ordered: bool,
+    /// Since when nobody leads.
+    pub vacant_since: Option<Instant>,
+    /// The timeline on which a checkpoint after promotion was ordered.
+    pub checkpoint_ordered: Option<Timeline>,
+}
+
+/// A failed slow action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// What failed.
+    pub kind: JobKind,
+    /// How often in a row.
+    pub failures: u32,
+    /// Not tried again before.
+    pub until: Instant,
+}
+
+/// What to do, why, and when to look again at the latest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Why.
+    pub reason: Reason,
+    /// What, in order.
+    pub actions: Vec<Action>,
+    /// Look again after this, if nothing happens before.
+    pub wake: Millis,
+    /// For the next decision.
+    pub memory: Memory,
+}
+
+/// Everything that a rule may look at.
+struct View<'a> {
+    settings: &'a Settings,
+    memory: Memory,
+    obs: &'a Observation,
+}
+
+impl View<'_> {
+    fn now(&self) -> Instant {
+        self.obs.now
+    }
+
+    fn timing(&self) -> &Timing {
+        &self.settings.timing
+    }
+
+    fn me(&self) -> &NodeName {
+        &self.settings.me
+    }
+
+    /// The lease, if it still holds.
+    fn lease(&self) -> Option<&crate::lease::Lease> {
+        self.obs
+            .lease
+            .as_ref()
+            .filter(|lease| lease.holds(self.now(), self.timing()))
+    }
+
+    fn say(self, reason: Reason, actions: Vec<Action>) -> Decision {
+        let wake = self.timing().heartbeat;
+        Decision {
+            reason,
+            actions,
+            wake,
+            memory: self.memory,
+        }
+    }
+
+    /// Whether a failed action is to be left alone for now.
+    fn backing_off(&self, kind: JobKind) -> bool {
+        self.memory
+            .backoff
+            .is_some_and(|backoff| backoff.kind == kind && self.now() < backoff.until)
+    }
+}
+
+impl Decision {
+    /// Look again sooner.
+    fn within(mut self, wake: Millis) -> Self {
+        self.wake = self.wake.min(wake);
+        self
+    }
+}
+
+/// Decides.
+pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decision {
+    let view = View {
+        settings,
+        memory: learn(memory.clone(), settings, obs),
+        obs,
+    };
+    match rules(view) {
+        Ok(decision) | Err(decision) => decision,
+    }
+}
+
+/// Each family either decides (`Err`, so that `?` ends the search) or passes the view on.
+fn rules(view: View<'_>) -> Result<Decision, Decision> {
+    let view = fence::lease_over(view)?;
+    let view = shutdown(view)?;
+    let cluster = match &view.obs.dcs {
+        Dcs::Silent { .. } => return Err(silence(view)),
+        Dcs::Seen(cluster) => cluster.as_ref(),
+    };
+    let view = fence::deposed(view, cluster)?;
+    let view = busy(view, cluster)?;
+    let view = wrong_cluster(view, cluster)?;
+    let leader = cluster.leader.as_ref();
+    Ok(match leader {
+        Some(leader) if leader.name == view.settings.me => leader::decide(view, cluster, leader.is_my_session),
+        Some(leader) => standby::decide(view, cluster, &leader.name),
+        None => vacant::decide(view, cluster),
+    })
+}
+
+/// Takes note of what ended and what changed since the last decision.
+fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
+    if let Some(ended) = &obs.ended {
+        match &ended.outcome {
+            Outcome::Done => {
+                memory.backoff = memory.backoff.filter(|backoff| backoff.kind != ended.kind);
+                if matches!(ended.kind, JobKind::Rewind | JobKind::Clone) {
+                    memory.rewind_impossible = false;
+                    memory.clone_ordered = false;
+                }
+            }
+            Outcome::Failed(_) | Outcome::Impossible(_) => {
+                if matches!(ended.outcome, Outcome::Impossible(_)) && ended.kind == JobKind::Rewind {
+                    memory.rewind_impossible = true;
+                }
+                let failures = memory
+                    .backoff
+                    .filter(|b| b.kind == ended.kind)
+                    .map_or(0, |b| b.failures)
+                    + 1;
+                // One heartbeat, then twice as long each time, up to 32.
+                let wait = Millis(settings.timing.heartbeat.0 << (failures - 1).min(5));
+                memory.backoff = Some(Backoff {
+                    kind: ended.kind,
+                    failures,
+                    until: obs.now + wait,
+                });
+            }
+        }
+    }
+    if obs.request == Some(Request::Reinitialize) {
+        memory.clone_ordered = true;
+    }
+    let vacant = matches!(&obs.dcs, Dcs::Seen(cluster) if cluster.leader.is_none());
+    memory.vacant_since = vacant.then(|| memory.vacant_since.unwrap_or(obs.now));
+    memory
+}
+
+/// The service shall stop: a primary hands over, a standby just stops.
+fn shutdown(view: View<'_>) -> Result<View<'_>, Decision> {
+    if view.obs.request != Some(Request::Shutdown) {
+        return Ok(view);
+    }
+    let renewal = leader::renewal(&view);
+    Err(match (&view.obs.postgres, view.obs.job) {
+        (Postgres::NoData | Postgres::Unusable(_) | Postgres::Stopped(_), None) => {
+            let mut actions = Vec::new();
+            if let Dcs::Seen(cluster) = &view.obs.dcs
+                && let (Some(leader), Some(version)) = (&cluster.leader, cluster.epoch.version)
+                && leader.name == view.settings.me
+            {
+                actions.push(Action::ReleaseLeadership { version });
+            }
+            actions.extend([Action::DisarmWatchdog, Action::ForgetLease, Action::Exit]);
+            view.say(Reason::ShutDown, actions)
+        }
+        (_, Some(job)) if job.kind == JobKind::Stop => view.say(Reason::ShuttingDown, renewal),
+        (_, Some(_)) => view.say(Reason::ShuttingDown, vec![Action::CancelJob]),
+        (_, None) => {
+            let actions = renewal.into_iter().chain([Action::Stop { checkpoint: true }]).collect();
+            view.say(Reason::ShuttingDown, actions)
+        }
+    })
+}
+
+/// ZooKeeper does not answer. Nothing is written; [`fence::lease_over`] ends this when the lease does.
+fn silence(view: View<'_>) -> Decision {
+    match view.lease().copied() {
+        Some(lease) if may_accept_writes(view.obs) => {
+            let left = lease.fence_at(view.timing()).since(view.now());
+            view.say(Reason::SilentLeading, vec![]).within(left)
+        }
+        _ => view.say(Reason::SilentWaiting, vec![]),
+    }
+}
+
+/// A slow action is under way: nothing else is begun; a leader goes on renewing.
+fn busy<'a>(view: View<'a>, cluster: &Cluster) -> Result<View<'a>, Decision> {
+    let Some(job) = view.obs.job else { return Ok(view) };
+    let mine = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session);
+    if matches!(job.kind, JobKind::Promote | JobKind::Bootstrap) && !mine {
+        return Err(view.say(Reason::Busy { job: job.kind }, vec![Action::CancelJob, Action::Fence]));
+    }
+    let renewal = leader::renewal(&view);
+    let wake = leader::until_renewal(&view);
+    Err(view.say(Reason::Busy { job: job.kind }, renewal).within(wake))
+}
+
+/// Data of another cluster, or data that cannot be read: hands off.
+fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> Result<View<'a>, Decision> {
+    use crate::observation::Initialize;
+    let mine = match &view.obs.postgres {
+        Postgres::Stopped(control) => Some(control.system_id),
+        Postgres::Running(running) => Some(running.system_id),
+        _ => None,
+    };
+    let release = |actions: &mut Vec<Action>| {
+        if let (Some(leader), Some(version)) = (&cluster.leader, cluster.epoch.version)
+            && leader.is_my_session
+        {
+            actions.push(Action::ReleaseLeadership { version });
+        }
+    };
+    if let (Some(mine), Initialize::Done(theirs)) = (mine, cluster.initialize)
+        && mine != theirs
+    {
+        let mut actions = Vec::new();
+        if may_accept_writes(view.obs) {
+            actions.push(Action::Fence);
+        }
+        release(&mut actions);
+        return Err(view.say(Reason::SystemIdMismatch { mine, cluster: theirs }, actions));
+    }
+    if let Postgres::Unusable(why) = &view.obs.postgres
+        && !view.memory.clone_ordered
+    {
+        let mut actions = Vec::new();
+        release(&mut actions);
+        let reason = Reason::DataUnusable { why: why.clone() };
+        return Err(view.say(reason, actions));
+    }
+    Ok(view)
+}
+
+/// Whether a client could get a write acknowledged by the local Postgres now or in a moment.
+fn may_accept_writes(obs: &Observation) -> bool {
+    matches!(obs.job, Some(job) if matches!(job.kind, JobKind::Promote | JobKind::Bootstrap))
+        || match &obs.postgres {
+            Postgres::Running(running) => matches!(running.role, Role::Primary(_)),
+            Postgres::Starting { as_primary, .. } => *as_primary,
+            Postgres::Mute { was_primary, .. } => *was_primary,
+            Postgres::NoData | Postgres::Unusable(_) | Postgres::Stopped(_) => false,
+        }
+}
+
+/// The cluster-wide settings; before the first leader has written them, synchronous mode is taken to be off.
+fn cluster_settings(cluster: &Cluster) -> ClusterSettings {
+    cluster.config.clone().unwrap_or_default()
+}

@@ -1,0 +1,160 @@
+//! Nobody leads: who may, and who is first.
+
+use std::collections::BTreeSet;
+
+use super::{Decision, View, cluster_settings, may_accept_writes};
+use crate::action::{Action, StartAs};
+use crate::name::NodeName;
+use crate::observation::{Cluster, Initialize, JobKind, Postgres, Role, Running, Standby};
+use crate::reason::Reason;
+use crate::time::Millis;
+
+pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Decision {
+    if may_accept_writes(view.obs) {
+        return retake(view, cluster);
+    }
+    match cluster.initialize {
+        Initialize::Absent | Initialize::Begun => unmade(view, cluster),
+        Initialize::Done(_) => made(view, cluster),
+    }
+}
+
+fn take(cluster: &Cluster, initialize: bool) -> Action {
+    Action::TakeLeadership {
+        version: cluster.epoch.version,
+        epoch: cluster.epoch.epoch.next(),
+        initialize,
+    }
+}
+
+/// The znode is gone before my lease is, and nobody has led since (see the fencing rules): somebody deleted it, or the
+/// ensemble lost its data. The transaction fails if another takes it first.
+fn retake(view: View<'_>, cluster: &Cluster) -> Decision {
+    let initialize = cluster.initialize == Initialize::Absent;
+    view.say(Reason::RetakingLeadership, vec![take(cluster, initialize)])
+}
+
+/// There is no cluster yet, or whoever was making it is gone.
+fn unmade(view: View<'_>, cluster: &Cluster) -> Decision {
+    let initialize = cluster.initialize == Initialize::Absent;
+    if view.settings.nofailover {
+        return view.say(Reason::NoFailoverTag, vec![]);
+    }
+    match &view.obs.postgres {
+        Postgres::NoData if !view.backing_off(JobKind::Bootstrap) => {
+            view.say(Reason::TakingToBootstrap, vec![take(cluster, initialize)])
+        }
+        // The data of a primary without a cluster: an interrupted bootstrap, or a database to be taken over.
+        Postgres::Stopped(control) if !control.standby_signal && !view.backing_off(JobKind::Start) => {
+            view.say(Reason::TakingToBootstrap, vec![take(cluster, initialize)])
+        }
+        _ => view.say(Reason::WaitingForCluster, vec![]),
+    }
+}
+
+fn made(view: View<'_>, cluster: &Cluster) -> Decision {
+    let settings = cluster_settings(cluster);
+    let asked_for = cluster
+        .failover
+        .as_ref()
+        .filter(|request| !request.later)
+        .and_then(|r| r.candidate.as_ref());
+    if settings.paused && asked_for != Some(view.me()) {
+        return view.say(Reason::Paused, vec![]);
+    }
+    let obs = view.obs;
+    match &obs.postgres {
+        Postgres::NoData | Postgres::Unusable(_) => view.say(Reason::WaitingForCluster, vec![]),
+        Postgres::Starting { .. } => view.say(Reason::Starting, vec![]),
+        Postgres::Mute { .. } => view.say(Reason::PostgresMute, vec![]),
+        Postgres::Stopped(_) if obs.past.rewind_unfinished => view.say(Reason::WaitingForCluster, vec![]),
+        Postgres::Stopped(_) if view.backing_off(JobKind::Start) => {
+            view.say(Reason::BackingOff { job: JobKind::Start }, vec![])
+        }
+        Postgres::Stopped(_) => view.say(Reason::StartingUnled, vec![Action::Start(StartAs::Standby(None))]),
+        Postgres::Running(running) => match &running.role {
+            Role::Primary(_) => view.say(Reason::LeaseOver, vec![Action::Fence]),
+            Role::Standby(standby) => race(view, cluster, running, standby),
+        },
+    }
+}
+
+/// A standby and an empty seat.
+fn race(view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby) -> Decision {
+    let settings = cluster_settings(cluster);
+    let request = cluster.failover.as_ref().filter(|request| !request.later);
+    let chosen = request.and_then(|request| request.candidate.as_ref());
+    if view.settings.nofailover {
+        return view.say(Reason::NoFailoverTag, vec![]);
+    }
+    if view.settings.watchdog_required
+        && matches!(
+            view.obs.watchdog,
+            crate::observation::Watchdog::Off | crate::observation::Watchdog::Unusable
+        )
+    {
+        return view.say(Reason::WatchdogRequired, vec![]);
+    }
+    if let Some(candidate) = chosen.filter(|candidate| *candidate != view.me()) {
+        // It goes first, for as long as a leadership lasts; then anybody fit may.
+        let patience = view
+            .memory
+            .vacant_since
+            .is_some_and(|since| view.now().since(since) < view.timing().ttl);
+        if patience && cluster.members.get(candidate).is_some_and(|member| member.is_running) {
+            return view.say(
+                Reason::OtherCandidate {
+                    candidate: candidate.clone(),
+                },
+                vec![],
+            );
+        }
+    }
+    // An operator may choose a standby that is not synchronous: a plain failover, not a switchover.
+    let forced = chosen == Some(view.me()) && request.is_some_and(|request| request.leader.is_none());
+    let in_sync = cluster.sync.standbys.contains(view.me()) || cluster.sync.leader.as_ref() == Some(view.me());
+    if settings.synchronous && !forced && !in_sync {
+        return view.say(Reason::NotSynchronous, vec![]);
+    }
+    if running.timeline < cluster.history.timeline() && !forced {
+        return view.say(Reason::StaleTimeline, vec![]);
+    }
+    if !settings.synchronous && !forced && cluster.optime.ahead_of(standby.position()) > settings.maximum_lag {
+        return view.say(Reason::TooFarBehind, vec![]);
+    }
+    let rivals = rivals(&view, cluster, settings.synchronous && !forced);
+    if !rivals.is_empty() && !forced {
+        let fresh = view.obs.peers.as_ref().filter(|peers| {
+            view.memory.vacant_since.is_some_and(|since| peers.asked >= since)
+                && view.now().since(peers.asked) < Millis(500)
+        });
+        let Some(answers) = fresh else {
+            return view
+                .say(Reason::AskingPeers, vec![Action::AskPeers(rivals)])
+                .within(Millis(500));
+        };
+        let mine = (running.timeline, standby.position());
+        let ahead = answers
+            .positions
+            .iter()
+            .find(|(name, peer)| rivals.contains(*name) && (peer.timeline, peer.position) > mine);
+        if let Some((peer, _)) = ahead {
+            return view
+                .say(Reason::PeerAhead { peer: peer.clone() }, vec![])
+                .within(Millis(500));
+        }
+    }
+    view.say(Reason::TakingLeadership, vec![take(cluster, false)])
+}
+
+/// Members that might have more WAL and may lead. In synchronous mode each synchronous standby has every acknowledged
+/// commit, so only they need to be asked: who is alone need not ask anybody.
+fn rivals(view: &View<'_>, cluster: &Cluster, synchronous: bool) -> BTreeSet<NodeName> {
+    cluster
+        .members
+        .iter()
+        .filter(|(name, member)| *name != view.me() && !member.nofailover)
+        .filter(|(name, _)| !synchronous || cluster.sync.standbys.contains(*name))
+        .map(|(name, _)| name.clone())
+        .collect()
+}

@@ -1,0 +1,93 @@
+//! How long a primary may go on serving, counted only from what it did itself.
+//!
+//! ZooKeeper's leader keeps the session clock. A write that arrives there through a follower does not touch the
+//! session; the follower reports touched sessions in its answer to the leader's next ping, half a tick later
+//! (`LearnerHandler`, `SessionTrackerImpl.touchSession`, ZooKeeper 3.8). So an acknowledged renewal proves that the
+//! leader knows of the session's life at the renewal *before* it, which lies at most one heartbeat back: whatever the
+//! follower sent between the two came earlier on the same connection. The lease is counted from there.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::Epoch;
+use crate::time::Instant;
+use crate::timing::Timing;
+
+/// The right to accept writes, until a point of this host's `CLOCK_BOOTTIME`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The leadership it belongs to.
+    pub epoch: Epoch,
+    /// When the newest acknowledged renewal was sent.
+    pub sent: Instant,
+    /// What the lease is counted from: when the acknowledged renewal before that one was sent.
+    pub counted_from: Instant,
+}
+
+impl Lease {
+    /// The lease of a leadership just taken by a write sent at `sent`.
+    ///
+    /// Before it the session was in use at least once a heartbeat: members look at the cluster that often.
+    pub fn taken(epoch: Epoch, sent: Instant, timing: &Timing) -> Self {
+        Self {
+            epoch,
+            sent,
+            counted_from: sent - timing.heartbeat,
+        }
+    }
+
+    /// The lease after the renewal sent at `sent` was acknowledged.
+    #[must_use]
+    pub fn renewed(self, sent: Instant) -> Self {
+        Self {
+            epoch: self.epoch,
+            sent,
+            counted_from: self.sent,
+        }
+    }
+
+    /// From here on another node may be primary.
+    pub fn end(&self, timing: &Timing) -> Instant {
+        self.counted_from + timing.ttl.saturating_sub(timing.guard)
+    }
+
+    /// Fencing must begin here for Postgres to be dead at [`Self::end`].
+    pub fn fence_at(&self, timing: &Timing) -> Instant {
+        self.end(timing) - timing.stop_budget
+    }
+
+    /// Whether writes may still be accepted at `now`.
+    pub fn holds(&self, now: Instant, timing: &Timing) -> bool {
+        now < self.fence_at(timing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::time::Millis;
+    use crate::timing::Profile;
+
+    proptest! {
+        /// Whatever the rhythm of renewals, Postgres is dead before the session can expire: the leader of the
+        /// ensemble has seen the session at `counted_from` or later, and waits the whole session timeout.
+        #[test]
+        fn dead_before_the_session_can_expire(gaps in proptest::collection::vec(1_u64..5000, 1..20)) {
+            for profile in [Profile::Fast, Profile::Balanced, Profile::Wide] {
+                let timing = Timing::of(profile);
+                let mut now = Instant(1_000_000);
+                let mut lease = Lease::taken(Epoch(1), now, &timing);
+                let mut touched = now - timing.heartbeat;
+                for gap in &gaps {
+                    let before = now;
+                    now = now + Millis(*gap);
+                    lease = lease.renewed(now);
+                    touched = touched.max(before);
+                }
+                let expiry = touched + timing.ttl;
+                prop_assert!(lease.fence_at(&timing) + timing.stop_budget + timing.guard <= expiry);
+            }
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Everything a decision may depend on, gathered by the agent at one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::lease::Lease;
+use crate::lsn::{Lsn, Timeline, TimelineHistory};
+use crate::name::{Epoch, NodeName, SystemId};
+use crate::time::Instant;
+
+/// The world as one member sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// When it was seen.
+    pub now: Instant,
+    /// The cluster's state in ZooKeeper.
+    pub dcs: Dcs,
+    /// The lease, from acknowledged writes only.
+    pub lease: Option<Lease>,
+    /// The local Postgres.
+    pub postgres: Postgres,
+    /// What the data directory has been through.
+    pub past: Past,
+    /// The slow action under way, if any.
+    pub job: Option<RunningJob>,
+    /// The slow action that ended since the last decision.
+    pub ended: Option<EndedJob>,
+    /// What the other members answered when last asked.
+    pub peers: Option<PeerAnswers>,
+    /// The kernel watchdog.
+    pub watchdog: Watchdog,
+    /// The guard process is watching the lease.
+    pub guard_alive: bool,
+    /// What an operator or the system asked of this member.
+    pub request: Option<Request>,
+}
+
+/// ZooKeeper, as far as it answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Dcs {
+    /// Read just now, over a connected session.
+    Seen(Box<Cluster>),
+    /// No answer; nothing may be written.
+    Silent {
+        /// When it last answered (or when the agent started).
+        since: Instant,
+    },
+}
+
+/// The znodes of the cluster.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Cluster {
+    /// The leadership on record.
+    pub epoch: EpochRecord,
+    /// Who holds the `leader` znode.
+    pub leader: Option<Leader>,
+    /// How far the making of the cluster has come.
+    pub initialize: Initialize,
+    /// Cluster-wide settings; `None` before the first leader wrote them.
+    pub config: Option<ClusterSettings>,
+    /// The synchronous standbys on record.
+    pub sync: SyncRecord,
+    /// A switchover or failover that somebody asked for.
+    pub failover: Option<FailoverRequest>,
+    /// The members that are alive.
+    pub members: BTreeMap<NodeName, Member>,
+    /// WAL position of the leader when it last renewed.
+    pub optime: Lsn,
+    /// The timelines of the cluster, and who began each.
+    pub history: History,
+}
+
+/// Content and version of `pgha/epoch`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EpochRecord {
+    /// The newest leadership's number; 0 before the first.
+    pub epoch: Epoch,
+    /// Whose leadership it is.
+    pub leader: Option<NodeName>,
+    /// Version of the znode; `None` if it does not exist.
+    pub version: Option<i32>,
+}
+
+/// Owner of the `leader` znode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// Its name.
+    pub name: NodeName,
+    /// The znode belongs to the session of the process that looks.
+    pub is_my_session: bool,
+}
+
+/// The `initialize` znode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Initialize {
+    /// No cluster yet.
+    #[default]
+    Absent,
+    /// Somebody is making it.
+    Begun,
+    /// The cluster exists.
+    Done(SystemId),
+}
+
+/// Settings of the whole cluster, from the `config` znode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Commits wait for standbys.
+    pub synchronous: bool,
+    /// They wait even when there is none.
+    pub strict: bool,
+    /// How many standbys a commit waits for.
+    pub sync_count: usize,
+    /// See [`crate::config::Bootstrap::maximum_lag_on_failover`].
+    pub maximum_lag: u64,
+    /// No automatic failover, start or stop.
+    pub paused: bool,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            synchronous: false,
+            strict: false,
+            sync_count: 1,
+            maximum_lag: 1 << 20,
+            paused: false,
+        }
+    }
+}
+
+/// Content and version of the `sync` znode.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SyncRecord {
+    /// The primary that wrote it.
+    pub leader: Option<NodeName>,
+    /// Standbys that hold every acknowledged commit.
+    pub standbys: BTreeSet<NodeName>,
+    /// Version of the znode; `None` if it does not exist.
+    pub version: Option<i32>,
+}
+
+/// The `failover` znode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailoverRequest {
+    /// The primary that shall step down; absent in a plain failover.
+    pub leader: Option<NodeName>,
+    /// Who shall take over; anybody fit when absent.
+    pub candidate: Option<NodeName>,
+    /// It is not yet time (a scheduled switchover).
+    pub later: bool,
+    /// Version of the znode.
+    pub version: i32,
+}
+
+/// A member's own znode, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Member {
+    /// It says that it runs as primary.
+    pub is_primary: bool,
+    /// Its Postgres answers queries.
+    pub is_running: bool,
+    /// Its timeline.
+    pub timeline: Option<Timeline>,
+    /// As primary it has not yet written the checkpoint that `pg_rewind` needs to see its timeline.
+    pub checkpoint_pending: bool,
+    /// Tag `nofailover`.
+    pub nofailover: bool,
+    /// Tag `nosync`.
+    pub nosync: bool,
+}
+
+/// The `history` znode: how each timeline but the first began.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// Where each old timeline ended.
+    pub switches: TimelineHistory,
+    /// The member that began the timeline.
+    pub begun_by: BTreeMap<Timeline, NodeName>,
+}
+
+impl History {
+    /// The cluster's timeline, as far as the document knows.
+    pub fn timeline(&self) -> Timeline {
+        self.switches
+            .0
+            .last()
+            .map_or(Timeline(1), |switch| Timeline(switch.parent.0 + 1))
+    }
+}
+
+/// The local Postgres.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Postgres {
+    /// No data directory, or an empty one.
+    NoData,
+    /// A data directory that cannot be used; the text says why.
+    Unusable(String),
+    /// A data directory at rest.
+    Stopped(Control),
+    /// A postmaster that does not accept connections yet.
+    Starting {
+        /// When it was first seen.
+        since: Instant,
+        /// It starts as a primary.
+        as_primary: bool,
+    },
+    /// A postmaster that answers.
+    Running(Box<Running>),
+    /// A postmaster that accepted connections before and does not answer now.
+    Mute {
+        /// When it last answered.
+        since: Instant,
+        /// It was a primary then.
+        was_primary: bool,
+    },
+}
+
+/// What `pg_controldata` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// The cluster's identity.
+    pub system_id: SystemId,
+    /// Timeline of the newest checkpoint, or of the minimum recovery point where that is newer.
+    pub timeline: Timeline,
+    /// How it ended.
+    pub state: ControlState,
+    /// Start of the newest checkpoint record.
+    pub checkpoint: Lsn,
+    /// A standby must replay up to here to be consistent.
+    pub min_recovery_end: Lsn,
+    /// `standby.signal` is there.
+    pub standby_signal: bool,
+}
+
+/// `Database cluster state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlState {
+    /// Was a primary, and was shut down cleanly.
+    ShutDown,
+    /// Was a standby, and was shut down cleanly.
+    ShutDownInRecovery,
+    /// Was a primary, and was not shut down cleanly.
+    InProduction,
+    /// Was a standby, and was not shut down cleanly.
+    InArchiveRecovery,
+    /// Anything else: it stopped while shutting down, starting up or recovering from a crash.
+    Other,
+}
+
+/// A Postgres that answers queries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The cluster's identity.
+    pub system_id: SystemId,
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// What it is.
+    pub role: Role,
+}
+
+/// What a running Postgres is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Accepts writes.
+    Primary(Primary),
+    /// Replays.
+    Standby(Standby),
+}
+
+/// A running primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Primary {
+    /// End of the flushed WAL.
+    pub flushed: Lsn,
+    /// `synchronous_standby_names`, as a fresh query shows it.
+    pub sync_names: String,
+    /// The checkpointer, which switches waiting on and off for all backends, has nothing else to do than obey.
+    pub checkpointer_settled: bool,
+    /// Connected standbys.
+    pub senders: Vec<Sender>,
+    /// Physical slots that exist.
+    pub slots: BTreeSet<String>,
+    /// No checkpoint has been completed on this timeline yet.
+    pub checkpoint_pending: bool,
+}
+
+/// A row of `pg_stat_replication`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// `application_name`.
+    pub name: String,
+    /// `state = 'streaming'`.
+    pub streaming: bool,
+    /// `sync_state` is not `async`: the walsender itself counts as (potentially) synchronous.
+    pub counted: bool,
+    /// `sync_state` is `sync` or `quorum`.
+    pub waited_for: bool,
+    /// `flush_lsn`.
+    pub flushed: Lsn,
+}
+
+/// A running standby.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standby {
+    /// End of the WAL received and flushed.
+    pub received: Lsn,
+    /// End of the WAL replayed.
+    pub replayed: Lsn,
+    /// The walreceiver is connected.
+    pub streaming: bool,
+    /// The member it is configured to stream from.
+    pub upstream: Option<NodeName>,
+}
+
+impl Standby {
+    /// All the WAL that it could be promoted with.
+    pub fn position(&self) -> Lsn {
+        self.received.max(self.replayed)
+    }
+}
+
+/// What this data directory has been through, kept across restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Past {
+    /// The last timeline that this member began by a promotion.
+    pub promoted_to: Option<Timeline>,
+    /// The leadership under which it last accepted writes.
+    pub led_in: Option<Epoch>,
+    /// `pg_rewind` was begun and never finished.
+    pub rewind_unfinished: bool,
+    /// The data directory that a fresh copy replaced is still there.
+    pub old_data_kept: bool,
+}
+
+/// A slow action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobKind {
+    /// `initdb` and the roles.
+    Bootstrap,
+    /// Start of the postmaster.
+    Start,
+    /// Checkpoint, then a clean stop.
+    Stop,
+    /// Promotion.
+    Promote,
+    /// `pg_rewind`.
+    Rewind,
+    /// A fresh copy.
+    Clone,
+}
+
+/// A slow action under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunningJob {
+    /// What.
+    pub kind: JobKind,
+    /// Since when.
+    pub since: Instant,
+}
+
+/// A slow action that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedJob {
+    /// What.
+    pub kind: JobKind,
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// How a slow action ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// As intended.
+    Done,
+    /// It may work later: the source was not reachable, the action was cancelled, ….
+    Failed(String),
+    /// It cannot work: the next rung of the ladder is due.
+    Impossible(String),
+}
+
+/// Answers of the other members.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PeerAnswers {
+    /// When they were asked.
+    pub asked: Instant,
+    /// Position of each that answered.
+    pub positions: BTreeMap<NodeName, PeerPosition>,
+}
+
+/// How far a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerPosition {
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// End of the WAL it has.
+    pub position: Lsn,
+}
+
+/// The kernel watchdog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watchdog {
+    /// Configured off.
+    Off,
+    /// There is none, or it cannot be used.
+    Unusable,
+    /// Can be armed.
+    Ready,
+    /// Armed: without a pet the host resets.
+    Armed,
+}
+
+/// What was asked of this member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// The service shall stop, and Postgres with it.
+    Shutdown,
+    /// Throw the data directory away and copy it anew.
+    Reinitialize,
+    /// Stop and start Postgres.
+    Restart,
+}

@@ -1,0 +1,222 @@
+//! Why a member does what it does: the single source of log lines, REST fields and metric labels.
+
+use std::fmt;
+
+use crate::name::{NodeName, SystemId};
+use crate::observation::JobKind;
+
+/// How much a reason matters to the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// The cluster is as it should be.
+    Calm,
+    /// Something changes.
+    Change,
+    /// Somebody should look.
+    Trouble,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident $({ $($field:ident: $type:ty),* })? = $code:literal, $weight:ident, $text:literal;)*) => {
+        /// The outcome of one decision.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])* #[doc = ""] #[doc = $text] $variant $({ $($field: $type),* })?,)*
+        }
+
+        impl Reason {
+            /// A stable word for metrics and scripts.
+            pub fn code(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => $code,)*
+                }
+            }
+
+            /// How much it matters.
+            pub fn weight(&self) -> Weight {
+                match self {
+                    $(Self::$variant { .. } => Weight::$weight,)*
+                }
+            }
+
+            /// Every code, weight and text, in the order of this file.
+            pub const TABLE: &'static [(&'static str, Weight, &'static str)] =
+                &[$(($code, Weight::$weight, $text),)*];
+        }
+
+        impl fmt::Display for Reason {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant $({ $($field),* })? => write!(f, $text),)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Leader.
+    Leading = "leading", Calm, "I am the primary and my lease holds";
+    /// Leader.
+    RecordingCluster = "recording_cluster", Change, "the new cluster runs: recording its identity";
+    /// Leader.
+    RecordingHistory = "recording_history", Change, "recording the new timeline in the cluster's history";
+    /// Leader.
+    AddingSyncStandby { names: String } = "adding_sync_standby", Change, "recording {names} as synchronous: Postgres waits for it and it has everything";
+    /// Leader.
+    RemovingSyncStandby { names: String } = "removing_sync_standby", Change, "striking {names} off the synchronous standbys before Postgres stops waiting";
+    /// Leader.
+    ChangingSyncNames { value: String } = "changing_sync_names", Change, "setting synchronous_standby_names = '{value}'";
+    /// Leader.
+    ClaimingSync = "claiming_sync", Change, "recording myself as the primary whose standbys count as synchronous";
+    /// Leader.
+    WaitingForSync = "waiting_for_sync", Calm, "I am the primary; waiting until every Postgres process has taken the new synchronous_standby_names";
+    /// Leader.
+    CatchingUpSync = "catching_up_sync", Calm, "I am the primary; waiting until the standby has everything committed before it became synchronous";
+    /// Leader.
+    HandingOver { to: String } = "handing_over", Change, "stopping Postgres cleanly to hand over to {to}";
+    /// Leader.
+    HandedOver = "handed_over", Change, "Postgres is stopped cleanly: releasing the leadership";
+    /// Leader.
+    SwitchoverRefused { why: String } = "switchover_refused", Trouble, "not switching over: {why}";
+    /// Leader.
+    SwitchoverDone = "switchover_done", Change, "the requested switchover is done: clearing the request";
+    /// Leader.
+    CrashedHandingOver = "crashed_handing_over", Trouble, "Postgres died; a synchronous standby is ready: releasing the leadership to it";
+    /// Leader.
+    CrashedRestarting = "crashed_restarting", Trouble, "Postgres died and no synchronous standby is ready: restarting it in place";
+    /// Leader.
+    StartingToLead = "starting_to_lead", Change, "I hold the leadership: starting Postgres read-only, to be promoted";
+    /// Leader.
+    Promoting = "promoting", Change, "I hold the leadership: promoting";
+    /// Leader.
+    GuardMissing = "guard_missing", Trouble, "not promoting: the guard process (pgha-guard) does not answer";
+    /// Leader.
+    WatchdogRequired = "watchdog_required", Trouble, "giving the leadership up: watchdog.mode is required and the watchdog cannot be used";
+    /// Leader.
+    CannotLead { why: String } = "cannot_lead", Trouble, "giving the leadership up: {why}";
+    /// Leader.
+    Bootstrapping = "bootstrapping", Change, "making a new cluster";
+    /// Leader.
+    Restarting = "restarting", Change, "restarting Postgres, as asked";
+    /// Leader.
+    PostgresMute = "postgres_mute", Trouble, "Postgres does not answer queries";
+    /// Leader.
+    Reowning = "reowning", Change, "the agent was restarted within its lease: taking the leadership over from the old session";
+    /// Leader.
+    DroppingStaleLock = "dropping_stale_lock", Change, "removing the leadership of my previous life";
+
+    /// Fencing.
+    LeaseOver = "lease_over", Trouble, "the lease is over without a renewal: stopping Postgres at once";
+    /// Fencing.
+    Deposed { by: NodeName } = "deposed", Trouble, "{by} is the leader now: stopping Postgres at once";
+    /// Fencing.
+    StandingDown = "standing_down", Change, "Postgres accepts no writes any more: disarming watchdog and guard";
+    /// Silence.
+    SilentLeading = "silent_leading", Trouble, "ZooKeeper does not answer; serving until the lease ends";
+    /// Silence.
+    SilentWaiting = "silent_waiting", Trouble, "ZooKeeper does not answer; changing nothing";
+
+    /// Standby.
+    Following { leader: NodeName } = "following", Calm, "streaming from {leader}";
+    /// Standby.
+    Redirecting { leader: NodeName } = "redirecting", Change, "following {leader}";
+    /// Standby.
+    NotStreaming { leader: NodeName } = "not_streaming", Trouble, "running, but not streaming from {leader}";
+    /// Standby.
+    Diverged { leader: NodeName } = "diverged", Trouble, "my WAL has left the history of {leader}: stopping to rewind";
+    /// Standby.
+    Starting = "starting", Calm, "Postgres is starting";
+    /// Rejoin.
+    RejoinStart { leader: NodeName } = "rejoin_start", Change, "same history as {leader}: starting as its standby";
+    /// Rejoin.
+    RejoinRewind { leader: NodeName } = "rejoin_rewind", Change, "history has parted from {leader}: rewinding";
+    /// Rejoin.
+    RejoinClone { leader: NodeName } = "rejoin_clone", Change, "making a fresh copy, with {leader} as the source";
+    /// Rejoin.
+    WaitingForHistory { leader: NodeName } = "waiting_for_history", Calm, "waiting until {leader} has recorded its timeline";
+    /// Rejoin.
+    WaitingForCheckpoint { leader: NodeName } = "waiting_for_checkpoint", Calm, "waiting until {leader} has written the checkpoint after its promotion";
+    /// Rejoin.
+    WaitingForLeader { leader: NodeName } = "waiting_for_leader", Calm, "waiting until {leader} runs as primary";
+    /// Rejoin.
+    DroppingOldData = "dropping_old_data", Change, "the fresh copy streams: removing the data directory it replaced";
+    /// Rejoin.
+    Reinitializing = "reinitializing", Change, "stopping Postgres for a fresh copy, as asked";
+
+    /// No leader.
+    TakingLeadership = "taking_leadership", Change, "there is no leader and nobody is ahead of me: taking the leadership";
+    /// No leader.
+    RetakingLeadership = "retaking_leadership", Trouble, "my leadership vanished within its lease: taking it again";
+    /// No leader.
+    TakingToBootstrap = "taking_to_bootstrap", Change, "there is no cluster yet: taking the leadership to make it";
+    /// No leader.
+    AskingPeers = "asking_peers", Change, "there is no leader: asking the others how far they are";
+    /// No leader.
+    PeerAhead { peer: NodeName } = "peer_ahead", Calm, "there is no leader; {peer} has more WAL than I have";
+    /// No leader.
+    NotSynchronous = "not_synchronous", Calm, "there is no leader; I was not a synchronous standby and may lack commits";
+    /// No leader.
+    TooFarBehind = "too_far_behind", Trouble, "there is no leader; I am further behind than maximum_lag_on_failover";
+    /// No leader.
+    StaleTimeline = "stale_timeline", Trouble, "there is no leader; my timeline is older than the cluster's";
+    /// No leader.
+    NoFailoverTag = "nofailover_tag", Calm, "there is no leader; the tag nofailover keeps me from it";
+    /// No leader.
+    OtherCandidate { candidate: NodeName } = "other_candidate", Calm, "there is no leader; {candidate} was asked to take over";
+    /// No leader.
+    StartingUnled = "starting_unled", Change, "there is no leader: starting read-only to be able to take over";
+    /// No leader.
+    WaitingForCluster = "waiting_for_cluster", Calm, "waiting until the cluster has been made";
+
+    /// Anywhere.
+    Busy { job: JobKind } = "busy", Calm, "busy: {job}";
+    /// Anywhere.
+    BackingOff { job: JobKind } = "backing_off", Trouble, "waiting before the next try: {job} failed";
+    /// Anywhere.
+    SystemIdMismatch { mine: SystemId, cluster: SystemId } = "system_id_mismatch", Trouble, "the data directory belongs to another cluster (system identifier {mine}, not {cluster}): doing nothing; move it away to join";
+    /// Anywhere.
+    DataUnusable { why: String } = "data_unusable", Trouble, "the data directory cannot be used: {why}";
+    /// Anywhere.
+    Paused = "paused", Calm, "paused: changing nothing";
+    /// Anywhere.
+    ShuttingDown = "shutting_down", Change, "stopping Postgres before the agent ends";
+    /// Anywhere.
+    ShutDown = "shut_down", Change, "Postgres is stopped: the agent ends";
+}
+
+impl fmt::Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bootstrap => "making a new cluster",
+            Self::Start => "starting Postgres",
+            Self::Stop => "stopping Postgres",
+            Self::Promote => "promoting",
+            Self::Rewind => "pg_rewind",
+            Self::Clone => "making a fresh copy",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique() {
+        let codes: BTreeSet<_> = Reason::TABLE.iter().map(|row| row.0).collect();
+        assert_eq!(codes.len(), Reason::TABLE.len());
+    }
+
+    #[test]
+    fn texts_name_their_fields() {
+        let reason = Reason::Deposed {
+            by: NodeName::try_from("db2").unwrap(),
+        };
+        assert_eq!(reason.to_string(), "db2 is the leader now: stopping Postgres at once");
+        assert_eq!(reason.code(), "deposed");
+    }
+}

@@ -1,0 +1,216 @@
+//! How a data directory at rest comes back under a leader: start, rewind or copy.
+
+use crate::lsn::Timeline;
+use crate::name::NodeName;
+use crate::observation::{Control, ControlState, History, Member, Past, Standby};
+
+/// The cheapest rung of the ladder that can work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// Same history: start, stream, and fetch from the archive what the leader has recycled.
+    Start,
+    /// The histories have parted.
+    Rewind,
+    /// `pg_rewind` cannot help.
+    Clone,
+    /// The leader's history is not recorded yet.
+    AwaitHistory,
+    /// The leader has not yet written the checkpoint that lets `pg_rewind` see its timeline: until then `pg_rewind`
+    /// of Postgres 15 says "no rewind required" to a diverged target (it reads the source's control file).
+    AwaitCheckpoint,
+}
+
+/// Chooses the rung for a stopped data directory.
+pub fn plan(
+    control: &Control,
+    past: &Past,
+    me: &NodeName,
+    leader: &Member,
+    history: &History,
+    rewind_impossible: bool,
+) -> Plan {
+    let Some(leader_timeline) = leader.timeline else {
+        return Plan::AwaitHistory;
+    };
+    if history.timeline() < leader_timeline {
+        return Plan::AwaitHistory;
+    }
+    let parted = past.rewind_unfinished || has_parted(control, leader_timeline, history);
+    if is_twin(past, me, control.timeline, history) || (parted && rewind_impossible) {
+        // Two members began the same timeline: pg_rewind compares timelines and would see no difference.
+        Plan::Clone
+    } else if !parted {
+        Plan::Start
+    } else if leader.checkpoint_pending {
+        Plan::AwaitCheckpoint
+    } else {
+        Plan::Rewind
+    }
+}
+
+/// This member began the timeline that its data is on, and the cluster says that another member did.
+fn is_twin(past: &Past, me: &NodeName, timeline: Timeline, history: &History) -> bool {
+    past.promoted_to == Some(timeline) && history.begun_by.get(&timeline).is_some_and(|beginner| beginner != me)
+}
+
+fn has_parted(control: &Control, leader_timeline: Timeline, history: &History) -> bool {
+    if control.timeline == leader_timeline {
+        // An unclean end as primary of the leader's own timeline cannot happen without a twin: a leader promotes anew.
+        return false;
+    }
+    let Some(end) = history
+        .switches
+        .end_of(control.timeline)
+        .filter(|_| control.timeline < leader_timeline)
+    else {
+        return true;
+    };
+    match control.state {
+        // The shutdown checkpoint is the last record; the leader began after it exactly if it has the whole of it.
+        ControlState::ShutDown => control.checkpoint >= end,
+        ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => control.min_recovery_end > end,
+        // It may have written WAL that nobody received. pg_rewind finds out, after crash recovery.
+        ControlState::InProduction | ControlState::Other => !control.standby_signal || control.min_recovery_end > end,
+    }
+}
+
+/// Whether a *running* standby has replayed WAL that is not in the leader's history; `None` while that is not known.
+pub fn standby_has_parted(timeline: Timeline, standby: &Standby, leader: &Member, history: &History) -> Option<bool> {
+    let leader_timeline = leader.timeline?;
+    if timeline == leader_timeline {
+        return Some(false);
+    }
+    if timeline > leader_timeline {
+        return Some(true);
+    }
+    if history.timeline() < leader_timeline {
+        return None;
+    }
+    Some(
+        history
+            .switches
+            .end_of(timeline)
+            .is_none_or(|end| standby.replayed > end),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::{Lsn, Switch, TimelineHistory};
+    use crate::name::SystemId;
+
+    fn name(text: &str) -> NodeName {
+        NodeName::try_from(text).unwrap()
+    }
+
+    fn history() -> History {
+        let switch = |parent, at| Switch {
+            parent: Timeline(parent),
+            switched_at: Lsn(at),
+            reason: String::new(),
+        };
+        History {
+            switches: TimelineHistory(vec![switch(1, 100), switch(2, 200)]),
+            begun_by: [(Timeline(2), name("db1")), (Timeline(3), name("db2"))].into(),
+        }
+    }
+
+    fn control(timeline: u32, state: ControlState, checkpoint: u64) -> Control {
+        Control {
+            system_id: SystemId(7),
+            timeline: Timeline(timeline),
+            state,
+            checkpoint: Lsn(checkpoint),
+            min_recovery_end: Lsn(checkpoint),
+            standby_signal: matches!(
+                state,
+                ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
+            ),
+        }
+    }
+
+    fn leader() -> Member {
+        Member {
+            is_primary: true,
+            is_running: true,
+            timeline: Some(Timeline(3)),
+            ..Member::default()
+        }
+    }
+
+    fn plan_for(control: &Control) -> Plan {
+        plan(control, &Past::default(), &name("db1"), &leader(), &history(), false)
+    }
+
+    #[test]
+    fn a_clean_shutdown_before_the_switch_just_starts() {
+        assert_eq!(plan_for(&control(2, ControlState::ShutDown, 190)), Plan::Start);
+    }
+
+    #[test]
+    fn a_clean_shutdown_that_the_leader_did_not_get_is_rewound() {
+        assert_eq!(plan_for(&control(2, ControlState::ShutDown, 200)), Plan::Rewind);
+    }
+
+    #[test]
+    fn a_crashed_primary_is_rewound_wherever_its_checkpoint_was() {
+        assert_eq!(plan_for(&control(2, ControlState::InProduction, 10)), Plan::Rewind);
+    }
+
+    #[test]
+    fn a_standby_behind_the_switch_just_starts() {
+        assert_eq!(plan_for(&control(1, ControlState::InArchiveRecovery, 100)), Plan::Start);
+        assert_eq!(
+            plan_for(&control(1, ControlState::InArchiveRecovery, 101)),
+            Plan::Rewind
+        );
+    }
+
+    #[test]
+    fn a_timeline_outside_the_history_is_rewound() {
+        assert_eq!(plan_for(&control(4, ControlState::ShutDown, 1)), Plan::Rewind);
+    }
+
+    #[test]
+    fn twins_are_copied() {
+        let past = Past {
+            promoted_to: Some(Timeline(3)),
+            ..Past::default()
+        };
+        let stopped = control(3, ControlState::ShutDown, 250);
+        assert_eq!(
+            plan(&stopped, &past, &name("db1"), &leader(), &history(), false),
+            Plan::Clone
+        );
+        assert_eq!(
+            plan(&stopped, &past, &name("db2"), &leader(), &history(), false),
+            Plan::Start
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_waited_for() {
+        let ahead = Member {
+            timeline: Some(Timeline(4)),
+            ..leader()
+        };
+        let crashed = control(2, ControlState::InProduction, 10);
+        assert_eq!(
+            plan(&crashed, &Past::default(), &name("db1"), &ahead, &history(), false),
+            Plan::AwaitHistory
+        );
+        let early = Member {
+            checkpoint_pending: true,
+            ..leader()
+        };
+        assert_eq!(
+            plan(&crashed, &Past::default(), &name("db1"), &early, &history(), false),
+            Plan::AwaitCheckpoint
+        );
+        assert_eq!(
+            plan(&crashed, &Past::default(), &name("db1"), &early, &history(), true),
+            Plan::Clone
+        );
+    }
+}

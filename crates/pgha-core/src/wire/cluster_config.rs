@@ -1,0 +1,408 @@
+//! Znode `config`: the settings of the whole cluster, changed with `PATCH /config`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::codec::{self, scalar_text, truth, whole_number};
+use super::{WireError, merge_patch};
+use crate::time::Millis;
+
+/// The settings of the whole cluster: the document as it stands, and what pgha reads in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterConfig {
+    raw: Map<String, Value>,
+    settings: ClusterSettings,
+    warnings: Vec<String>,
+}
+
+/// Whether commits wait for standbys, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SynchronousMode {
+    /// They do not wait.
+    #[default]
+    Off,
+    /// They wait for named standbys.
+    On,
+    /// They wait for any so many of them.
+    Quorum,
+}
+
+/// What pgha reads in the cluster's settings. A field is the default where the document is silent or wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterSettings {
+    /// Patroni's session timeout; pgha's own timings are in `agent.toml`.
+    pub ttl: Option<Millis>,
+    /// Patroni's pause between two looks at the cluster.
+    pub loop_wait: Option<Millis>,
+    /// Patroni's patience with `ZooKeeper` and Postgres.
+    pub retry_timeout: Option<Millis>,
+    /// A standby further behind (bytes) does not take over.
+    pub maximum_lag_on_failover: u64,
+    /// A standby further behind (bytes) is not waited for; `None`: however far.
+    pub maximum_lag_on_syncnode: Option<u64>,
+    /// A member on an older timeline does not take over.
+    pub check_timeline: bool,
+    /// Whether commits wait for standbys.
+    pub synchronous_mode: SynchronousMode,
+    /// They wait even when no standby is there.
+    pub synchronous_mode_strict: bool,
+    /// For how many standbys.
+    pub synchronous_node_count: u32,
+    /// Nobody is promoted, started or stopped.
+    pub pause: bool,
+    /// How long a crashed primary may take to come back before another one takes over.
+    pub primary_start_timeout: Millis,
+    /// How long a primary may take to stop; zero: as long as it takes.
+    pub primary_stop_timeout: Millis,
+    /// A primary that has lost `ZooKeeper` goes on while all members answer it.
+    pub failsafe_mode: bool,
+    /// How long the slot of an absent member is kept.
+    pub member_slots_ttl: Millis,
+    /// Lines kept in `history`; zero: all.
+    pub max_timelines_history: u32,
+    /// The whole cluster follows another cluster.
+    pub standby_cluster: bool,
+    /// Standbys stream through slots.
+    pub use_slots: bool,
+    /// A diverged member is rewound.
+    pub use_pg_rewind: bool,
+    /// A member that cannot be rewound is made anew.
+    pub remove_data_directory_on_rewind_failure: bool,
+    /// A diverged member that may not be rewound is made anew.
+    pub remove_data_directory_on_diverged_timelines: bool,
+    /// `postgresql.conf` settings of every member.
+    pub parameters: BTreeMap<String, String>,
+    /// Lines of `pg_hba.conf`; `None`: not managed.
+    pub pg_hba: Option<Vec<String>>,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            loop_wait: None,
+            retry_timeout: None,
+            maximum_lag_on_failover: 1 << 20,
+            maximum_lag_on_syncnode: None,
+            check_timeline: false,
+            synchronous_mode: SynchronousMode::Off,
+            synchronous_mode_strict: false,
+            synchronous_node_count: 1,
+            pause: false,
+            primary_start_timeout: Millis::from_secs(300),
+            primary_stop_timeout: Millis(0),
+            failsafe_mode: false,
+            member_slots_ttl: Millis::from_secs(1800),
+            max_timelines_history: 0,
+            standby_cluster: false,
+            use_slots: true,
+            use_pg_rewind: true,
+            remove_data_directory_on_rewind_failure: false,
+            remove_data_directory_on_diverged_timelines: false,
+            parameters: BTreeMap::new(),
+            pg_hba: None,
+        }
+    }
+}
+
+impl ClusterConfig {
+    /// Reads the znode. Only a document that is not a JSON object is an error; see [`Self::warnings`] for the rest.
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
+        codec::read("znode `config`", "a JSON object of settings", bytes).map(Self::new)
+    }
+
+    /// Settings from a JSON object.
+    pub fn new(raw: Map<String, Value>) -> Self {
+        let mut reader = Reader {
+            warnings: Vec::new(),
+            prefix: "",
+            object: &raw,
+        };
+        let settings = reader.settings();
+        let warnings = reader.warnings;
+        Self {
+            raw,
+            settings,
+            warnings,
+        }
+    }
+
+    /// Writes the znode: every key that was read, known or not.
+    pub fn render(&self) -> Vec<u8> {
+        codec::write(&self.raw)
+    }
+
+    /// The document as it stands.
+    pub fn raw(&self) -> &Map<String, Value> {
+        &self.raw
+    }
+
+    /// What pgha reads in it.
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    /// One sentence for each value that could not be used.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The settings after a `PATCH`.
+    #[must_use]
+    pub fn patched(&self, patch: &Map<String, Value>) -> Self {
+        let mut raw = self.raw.clone();
+        merge_patch(&mut raw, patch);
+        Self::new(raw)
+    }
+}
+
+/// Reads one JSON object and notes what it cannot use.
+struct Reader<'a> {
+    warnings: Vec<String>,
+    prefix: &'static str,
+    object: &'a Map<String, Value>,
+}
+
+impl<'a> Reader<'a> {
+    fn settings(&mut self) -> ClusterSettings {
+        let default = ClusterSettings::default();
+        let start_timeout = if self.object.contains_key("primary_start_timeout") {
+            "primary_start_timeout"
+        } else {
+            "master_start_timeout"
+        };
+        let mut settings = ClusterSettings {
+            ttl: self.get("ttl", "a number of seconds", seconds),
+            loop_wait: self.get("loop_wait", "a number of seconds", seconds),
+            retry_timeout: self.get("retry_timeout", "a number of seconds", seconds),
+            maximum_lag_on_failover: self
+                .get("maximum_lag_on_failover", "a number of bytes", whole_number)
+                .unwrap_or(default.maximum_lag_on_failover),
+            maximum_lag_on_syncnode: self
+                .get(
+                    "maximum_lag_on_syncnode",
+                    "a number of bytes, or -1",
+                    bytes_or_unlimited,
+                )
+                .flatten(),
+            check_timeline: self.flag("check_timeline", default.check_timeline),
+            synchronous_mode: self
+                .get("synchronous_mode", "true, false or \"quorum\"", synchronous_mode)
+                .unwrap_or(default.synchronous_mode),
+            synchronous_mode_strict: self.flag("synchronous_mode_strict", default.synchronous_mode_strict),
+            synchronous_node_count: self
+                .get("synchronous_node_count", "a whole number of 1 or more", |value| {
+                    count(value).filter(|count| *count > 0)
+                })
+                .unwrap_or(default.synchronous_node_count),
+            pause: self.flag("pause", default.pause),
+            primary_start_timeout: self
+                .get(start_timeout, "a number of seconds", seconds)
+                .unwrap_or(default.primary_start_timeout),
+            primary_stop_timeout: self
+                .get("primary_stop_timeout", "a number of seconds", seconds)
+                .unwrap_or(default.primary_stop_timeout),
+            failsafe_mode: self.flag("failsafe_mode", default.failsafe_mode),
+            member_slots_ttl: self
+                .get("member_slots_ttl", "a number of seconds", seconds)
+                .unwrap_or(default.member_slots_ttl),
+            max_timelines_history: self
+                .get("max_timelines_history", "a whole number", count)
+                .unwrap_or(default.max_timelines_history),
+            standby_cluster: self
+                .get("standby_cluster", "an object", follows_another)
+                .unwrap_or(false),
+            ..default
+        };
+        if let Some(postgresql) = self.get("postgresql", "an object", Value::as_object) {
+            let mut inner = Reader {
+                warnings: std::mem::take(&mut self.warnings),
+                prefix: "postgresql.",
+                object: postgresql,
+            };
+            inner.postgresql(&mut settings);
+            self.warnings = inner.warnings;
+        }
+        settings
+    }
+
+    fn postgresql(&mut self, settings: &mut ClusterSettings) {
+        settings.use_slots = self.flag("use_slots", settings.use_slots);
+        settings.use_pg_rewind = self.flag("use_pg_rewind", settings.use_pg_rewind);
+        settings.remove_data_directory_on_rewind_failure = self.flag(
+            "remove_data_directory_on_rewind_failure",
+            settings.remove_data_directory_on_rewind_failure,
+        );
+        settings.remove_data_directory_on_diverged_timelines = self.flag(
+            "remove_data_directory_on_diverged_timelines",
+            settings.remove_data_directory_on_diverged_timelines,
+        );
+        settings.pg_hba = self.get("pg_hba", "an array of lines", lines);
+        if let Some(parameters) = self.get("parameters", "an object", Value::as_object) {
+            let mut inner = Reader {
+                warnings: std::mem::take(&mut self.warnings),
+                prefix: "postgresql.parameters.",
+                object: parameters,
+            };
+            for name in parameters.keys() {
+                if let Some(text) = inner.get(name, "text, a number or a boolean", scalar_text) {
+                    settings.parameters.insert(name.clone(), text);
+                }
+            }
+            self.warnings = inner.warnings;
+        }
+    }
+
+    /// The value under `key`; `None`, with a warning unless it is absent or null, when it is not what it should be.
+    fn get<T>(&mut self, key: &str, expected: &str, convert: impl FnOnce(&'a Value) -> Option<T>) -> Option<T> {
+        let value = self.object.get(key).filter(|value| !value.is_null())?;
+        let converted = convert(value);
+        if converted.is_none() {
+            let shown: String = value.to_string().chars().take(80).collect();
+            self.warnings.push(format!(
+                "cluster setting {}{key} = {shown} is ignored: expected {expected}",
+                self.prefix
+            ));
+        }
+        converted
+    }
+
+    fn flag(&mut self, key: &str, default: bool) -> bool {
+        self.get(key, "true or false", truth).unwrap_or(default)
+    }
+}
+
+fn seconds(value: &Value) -> Option<Millis> {
+    whole_number(value)
+        .and_then(|seconds| seconds.checked_mul(1000))
+        .map(Millis)
+}
+
+fn count(value: &Value) -> Option<u32> {
+    whole_number(value).and_then(|number| u32::try_from(number).ok())
+}
+
+#[expect(
+    clippy::option_option,
+    reason = "the outer one: could be read; the inner one: is there a limit"
+)]
+fn bytes_or_unlimited(value: &Value) -> Option<Option<u64>> {
+    if value.as_i64().is_some_and(|number| number < 0) {
+        return Some(None);
+    }
+    whole_number(value).map(Some)
+}
+
+fn synchronous_mode(value: &Value) -> Option<SynchronousMode> {
+    if value.as_str().is_some_and(|word| word.eq_ignore_ascii_case("quorum")) {
+        return Some(SynchronousMode::Quorum);
+    }
+    truth(value).map(|on| if on { SynchronousMode::On } else { SynchronousMode::Off })
+}
+
+/// Patroni's rule: a standby cluster names a host, a port or a `restore_command`.
+fn follows_another(value: &Value) -> Option<bool> {
+    let named = |value: &Value| !matches!(scalar_text(value).as_deref(), None | Some("" | "0" | "off"));
+    let object = value.as_object()?;
+    let keys = ["host", "port", "restore_command"];
+    Some(keys.iter().any(|key| object.get(*key).is_some_and(named)))
+}
+
+fn lines(value: &Value) -> Option<Vec<String>> {
+    let items = value.as_array()?.iter();
+    items.map(|line| line.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> ClusterConfig {
+        ClusterConfig::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn silence_means_the_default() {
+        let empty = config("{}");
+        assert_eq!(empty.settings(), &ClusterSettings::default());
+        assert!(empty.warnings().is_empty());
+        assert!(config(r#"{"pause":null,"postgresql":null}"#).warnings().is_empty());
+    }
+
+    #[test]
+    fn every_spelling_of_synchronous_mode() {
+        for (text, mode) in [
+            ("true", SynchronousMode::On),
+            ("\"on\"", SynchronousMode::On),
+            ("false", SynchronousMode::Off),
+            ("\"off\"", SynchronousMode::Off),
+            ("\"Quorum\"", SynchronousMode::Quorum),
+        ] {
+            let config = config(&format!("{{\"synchronous_mode\":{text}}}"));
+            assert_eq!(config.settings().synchronous_mode, mode, "{text}");
+            assert!(config.warnings().is_empty());
+        }
+    }
+
+    #[test]
+    fn parameters_become_text() {
+        let config = config(
+            r#"{"postgresql":{"parameters":{"max_connections":100,"work_mem":"4MB","jit":false,"wal_log_hints":true,
+                "random_page_cost":1.1,"gone":null,"odd":[1]}}}"#,
+        );
+        let parameters = &config.settings().parameters;
+        let expected = [
+            ("jit", "off"),
+            ("max_connections", "100"),
+            ("random_page_cost", "1.1"),
+            ("wal_log_hints", "on"),
+            ("work_mem", "4MB"),
+        ];
+        assert!(parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected));
+        assert_eq!(
+            config.warnings(),
+            ["cluster setting postgresql.parameters.odd = [1] is ignored: expected text, a number or a boolean"]
+        );
+    }
+
+    #[test]
+    fn wrong_values_fall_back_and_are_reported() {
+        let config = config(
+            r#"{"ttl":"soon","pause":"maybe","synchronous_node_count":0,"synchronous_mode":3,"maximum_lag_on_failover":-1,
+                "postgresql":{"use_slots":"perhaps","pg_hba":[1],"parameters":[]}}"#,
+        );
+        assert_eq!(config.settings(), &ClusterSettings::default());
+        assert_eq!(config.warnings().len(), 8, "{:#?}", config.warnings());
+    }
+
+    #[test]
+    fn older_names_still_count() {
+        let settings = config(r#"{"master_start_timeout":"7"}"#).settings().clone();
+        assert_eq!(settings.primary_start_timeout, Millis(7000));
+        let both = config(r#"{"master_start_timeout":7,"primary_start_timeout":0}"#);
+        assert_eq!(both.settings().primary_start_timeout, Millis(0));
+    }
+
+    #[test]
+    fn a_standby_cluster_names_its_source() {
+        assert!(config(r#"{"standby_cluster":{"host":"a"}}"#).settings().standby_cluster);
+        assert!(
+            !config(r#"{"standby_cluster":{"primary_slot_name":"a"}}"#)
+                .settings()
+                .standby_cluster
+        );
+    }
+
+    #[test]
+    fn a_patch_keeps_what_it_does_not_name() {
+        let before = config(r#"{"zeta":1,"pause":true,"postgresql":{"parameters":{"jit":"on"},"x":{"y":2}}}"#);
+        let patch = r#"{"pause":null,"postgresql":{"parameters":{"work_mem":"8MB"}}}"#;
+        let after = before.patched(&serde_json::from_str(patch).unwrap());
+        assert!(!after.settings().pause);
+        assert_eq!(
+            String::from_utf8(after.render()).unwrap(),
+            r#"{"zeta":1,"postgresql":{"parameters":{"jit":"on","work_mem":"8MB"},"x":{"y":2}}}"#
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! What a member may become, in Patroni's words.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::codec;
+use crate::config::Tags;
+
+/// A member's tags; those that pgha does not know are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MemberTags(pub Map<String, Value>);
+
+impl MemberTags {
+    /// Whether there are none, so that the key is left out.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Never promoted: `nofailover`, or a `failover_priority` of 0 or less (`nofailover` counts where both are given).
+    pub fn nofailover(&self) -> bool {
+        match self.flag("nofailover") {
+            Some(refused) => refused,
+            None => self.failover_priority() == 0,
+        }
+    }
+
+    /// Among equals the greater one is promoted; 1 unless said otherwise.
+    pub fn failover_priority(&self) -> u32 {
+        match self.0.get("failover_priority") {
+            None | Some(Value::Null) => 1,
+            Some(Value::Number(number)) if number.as_i64().is_some_and(|number| number <= 0) => 0,
+            Some(other) => codec::whole_number(other)
+                .and_then(|number| u32::try_from(number).ok())
+                .unwrap_or(1),
+        }
+    }
+
+    /// Not offered to readers by the balancer.
+    pub fn noloadbalance(&self) -> bool {
+        self.flag("noloadbalance").unwrap_or(false)
+    }
+
+    /// Preferred as the source of new members.
+    pub fn clonefrom(&self) -> bool {
+        self.flag("clonefrom").unwrap_or(false)
+    }
+
+    /// Never a synchronous standby.
+    pub fn nosync(&self) -> bool {
+        self.flag("nosync").unwrap_or(false)
+    }
+
+    /// Does not stream at all; restores from the archive.
+    pub fn nostream(&self) -> bool {
+        self.flag("nostream").unwrap_or(false)
+    }
+
+    /// The member that it streams from in place of the leader.
+    pub fn replicatefrom(&self) -> Option<&str> {
+        self.0.get("replicatefrom").and_then(Value::as_str)
+    }
+
+    fn flag(&self, name: &str) -> Option<bool> {
+        self.0.get(name).and_then(codec::truth)
+    }
+}
+
+impl From<&Tags> for MemberTags {
+    fn from(tags: &Tags) -> Self {
+        let set = [
+            ("nofailover", tags.nofailover),
+            ("noloadbalance", tags.noloadbalance),
+            ("clonefrom", tags.clonefrom),
+            ("nosync", tags.nosync),
+        ];
+        let present = set.into_iter().filter(|(_, on)| *on);
+        Self(present.map(|(name, on)| (name.to_owned(), Value::Bool(on))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tags(value: Value) -> MemberTags {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn nofailover_and_priority_agree() {
+        assert!(!tags(json!({})).nofailover());
+        assert!(tags(json!({"nofailover": true})).nofailover());
+        assert!(tags(json!({"failover_priority": 0})).nofailover());
+        assert!(tags(json!({"failover_priority": -3})).nofailover());
+        assert!(!tags(json!({"failover_priority": 2})).nofailover());
+        assert!(!tags(json!({"nofailover": false, "failover_priority": 0})).nofailover());
+        assert!(tags(json!({"nofailover": "yes"})).nofailover());
+    }
+
+    #[test]
+    fn configured_tags_are_written_only_when_set() {
+        let configured = Tags {
+            nosync: true,
+            ..Tags::default()
+        };
+        assert_eq!(MemberTags::from(&configured), tags(json!({"nosync": true})));
+    }
+}
