@@ -88,8 +88,10 @@ pub enum Action {
     Follow(Option<NodeName>),
     /// Set `synchronous_standby_names`; a reload.
     SetSyncNames(String),
-    /// Create the missing physical slots of these members, and drop those of members that are not among them.
-    EnsureSlots(BTreeSet<NodeName>),
+    /// Create the physical slots that these members will stream through.
+    CreateSlots(BTreeSet<NodeName>),
+    /// Drop the slots of these members: they stream from the leader, and unused slots keep WAL for ever.
+    DropSlots(BTreeSet<NodeName>),
     /// Write a checkpoint so that `pg_rewind` on others sees the new timeline; in the background.
     Checkpoint,
     /// `pg_rewind` against this member; as a job.

@@ -310,6 +310,8 @@ pub struct Standby {
     pub streaming: bool,
     /// The member it is configured to stream from.
     pub upstream: Option<NodeName>,
+    /// Physical slots that exist and are not in use.
+    pub slots: BTreeSet<String>,
 }
 
 impl Standby {

@@ -1,5 +1,7 @@
 //! Why a member does what it does: the single source of log lines, REST fields and metric labels.
 
+#![expect(missing_docs, reason = "the fields of a reason are named in its text")]
+
 use std::fmt;
 
 use crate::name::{NodeName, SystemId};

@@ -274,14 +274,14 @@ fn requested<'a>(view: View<'a>, cluster: &Cluster, version: i32, primary: &Prim
 /// Synchronous standbys, slots, and the checkpoint after a promotion.
 fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Decision {
     let mut actions = Vec::new();
-    let others: std::collections::BTreeSet<NodeName> = cluster
+    let missing: std::collections::BTreeSet<NodeName> = cluster
         .members
         .keys()
-        .filter(|name| *name != view.me())
+        .filter(|name| *name != view.me() && !primary.slots.contains(&name.slot()))
         .cloned()
         .collect();
-    if others.iter().any(|name| !primary.slots.contains(&name.slot())) {
-        actions.push(Action::EnsureSlots(others));
+    if !missing.is_empty() {
+        actions.push(Action::CreateSlots(missing));
     }
     if primary.checkpoint_pending && view.memory.checkpoint_ordered != Some(running.timeline) {
         view.memory.checkpoint_ordered = Some(running.timeline);

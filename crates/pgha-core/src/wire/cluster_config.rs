@@ -1,10 +1,10 @@
 //! Znode `config`: the settings of the whole cluster, changed with `PATCH /config`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::codec::{self, scalar_text, truth, whole_number};
+use super::codec::{self, scalar_text, seconds, truth, whole_number};
 use super::{WireError, merge_patch};
 use crate::time::Millis;
 
@@ -14,6 +14,7 @@ pub struct ClusterConfig {
     raw: Map<String, Value>,
     settings: ClusterSettings,
     warnings: Vec<String>,
+    unread: Vec<String>,
 }
 
 /// Whether commits wait for standbys, and which.
@@ -115,16 +116,18 @@ impl ClusterConfig {
     /// Settings from a JSON object.
     pub fn new(raw: Map<String, Value>) -> Self {
         let mut reader = Reader {
-            warnings: Vec::new(),
+            notes: Notes::default(),
             prefix: "",
             object: &raw,
+            read: BTreeSet::new(),
         };
         let settings = reader.settings();
-        let warnings = reader.warnings;
+        let Notes { warnings, unread } = reader.finish();
         Self {
             raw,
             settings,
             warnings,
+            unread,
         }
     }
 
@@ -148,6 +151,11 @@ impl ClusterConfig {
         &self.warnings
     }
 
+    /// Dotted names of the settings that pgha does not read: Patroni's others, and mistyped ones.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
+    }
+
     /// The settings after a `PATCH`.
     #[must_use]
     pub fn patched(&self, patch: &Map<String, Value>) -> Self {
@@ -157,11 +165,19 @@ impl ClusterConfig {
     }
 }
 
-/// Reads one JSON object and notes what it cannot use.
-struct Reader<'a> {
+/// What a reader could not use and what it did not look at.
+#[derive(Default)]
+struct Notes {
     warnings: Vec<String>,
+    unread: Vec<String>,
+}
+
+/// Reads one JSON object.
+struct Reader<'a> {
+    notes: Notes,
     prefix: &'static str,
     object: &'a Map<String, Value>,
+    read: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -216,13 +232,9 @@ impl<'a> Reader<'a> {
             ..default
         };
         if let Some(postgresql) = self.get("postgresql", "an object", Value::as_object) {
-            let mut inner = Reader {
-                warnings: std::mem::take(&mut self.warnings),
-                prefix: "postgresql.",
-                object: postgresql,
-            };
+            let mut inner = self.inner("postgresql.", postgresql);
             inner.postgresql(&mut settings);
-            self.warnings = inner.warnings;
+            self.notes = inner.finish();
         }
         settings
     }
@@ -240,27 +252,40 @@ impl<'a> Reader<'a> {
         );
         settings.pg_hba = self.get("pg_hba", "an array of lines", lines);
         if let Some(parameters) = self.get("parameters", "an object", Value::as_object) {
-            let mut inner = Reader {
-                warnings: std::mem::take(&mut self.warnings),
-                prefix: "postgresql.parameters.",
-                object: parameters,
-            };
+            let mut inner = self.inner("postgresql.parameters.", parameters);
             for name in parameters.keys() {
                 if let Some(text) = inner.get(name, "text, a number or a boolean", scalar_text) {
                     settings.parameters.insert(name.clone(), text);
                 }
             }
-            self.warnings = inner.warnings;
+            self.notes = inner.finish();
         }
+    }
+
+    fn inner(&mut self, prefix: &'static str, object: &'a Map<String, Value>) -> Self {
+        Self {
+            notes: std::mem::take(&mut self.notes),
+            prefix,
+            object,
+            read: BTreeSet::new(),
+        }
+    }
+
+    fn finish(mut self) -> Notes {
+        let unread = self.object.keys().filter(|key| !self.read.contains(*key));
+        let named = unread.map(|key| format!("{}{key}", self.prefix));
+        self.notes.unread.extend(named);
+        self.notes
     }
 
     /// The value under `key`; `None`, with a warning unless it is absent or null, when it is not what it should be.
     fn get<T>(&mut self, key: &str, expected: &str, convert: impl FnOnce(&'a Value) -> Option<T>) -> Option<T> {
+        self.read.insert(key.to_owned());
         let value = self.object.get(key).filter(|value| !value.is_null())?;
         let converted = convert(value);
         if converted.is_none() {
             let shown: String = value.to_string().chars().take(80).collect();
-            self.warnings.push(format!(
+            self.notes.warnings.push(format!(
                 "cluster setting {}{key} = {shown} is ignored: expected {expected}",
                 self.prefix
             ));
@@ -271,12 +296,6 @@ impl<'a> Reader<'a> {
     fn flag(&mut self, key: &str, default: bool) -> bool {
         self.get(key, "true or false", truth).unwrap_or(default)
     }
-}
-
-fn seconds(value: &Value) -> Option<Millis> {
-    whole_number(value)
-        .and_then(|seconds| seconds.checked_mul(1000))
-        .map(Millis)
 }
 
 fn count(value: &Value) -> Option<u32> {
@@ -374,6 +393,13 @@ mod tests {
         );
         assert_eq!(config.settings(), &ClusterSettings::default());
         assert_eq!(config.warnings().len(), 8, "{:#?}", config.warnings());
+    }
+
+    #[test]
+    fn mistyped_names_are_found() {
+        let config =
+            config(r#"{"ttl":30,"sycnhronous_mode":true,"postgresql":{"parameter":{},"parameters":{"jit":1}}}"#);
+        assert_eq!(config.unread(), ["postgresql.parameter", "sycnhronous_mode"]);
     }
 
     #[test]

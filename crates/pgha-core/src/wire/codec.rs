@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::WireError;
 use crate::lsn::Lsn;
+use crate::time::Millis;
 
 /// Gives a type `parse` and `render`.
 macro_rules! document {
@@ -85,6 +86,12 @@ pub(super) fn whole_number(value: &Value) -> Option<u64> {
         Value::String(digits) => digits.trim().parse().ok(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+/// A whole number of seconds.
+pub(super) fn seconds(value: &Value) -> Option<Millis> {
+    let seconds = whole_number(value)?;
+    seconds.checked_mul(1000).map(Millis)
 }
 
 /// For `deserialize_with`: a position as a number, or as text that holds a number.

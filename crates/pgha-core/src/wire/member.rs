@@ -134,7 +134,7 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
 }
 
 /// The host and port of a URL such as `postgres://user@[::1]:5432/postgres`.
-pub(super) fn host_and_port(url: &str, default_port: u16) -> Option<(String, u16)> {
+pub(in crate::wire) fn host_and_port(url: &str, default_port: u16) -> Option<(String, u16)> {
     let (_, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

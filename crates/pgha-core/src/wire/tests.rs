@@ -178,6 +178,8 @@ fn the_cluster_is_put_together_as_patroni_does() {
 
 #[test]
 fn roles_follow_the_settings() {
+    use ViewRole::{Leader, QuorumStandby, Replica, StandbyLeader};
+
     let (scope, members, status, sync) = three_members();
     let leader = node("db1");
     let request = FailoverRequest::parse(br#"{"leader":"db1","scheduled_at":"2026-01-01T10:00:00+02:00"}"#).unwrap();
@@ -204,7 +206,6 @@ fn roles_follow_the_settings() {
         let view = build(&settings, Some(&leader));
         view.members.into_iter().map(|member| member.role).collect::<Vec<_>>()
     };
-    use ViewRole::{Leader, QuorumStandby, Replica, StandbyLeader};
     assert_eq!(roles(SynchronousMode::Off, false), [Leader, Replica, Replica]);
     assert_eq!(roles(SynchronousMode::Quorum, false), [Leader, QuorumStandby, Replica]);
     assert_eq!(roles(SynchronousMode::On, true), [StandbyLeader, Replica, Replica]);

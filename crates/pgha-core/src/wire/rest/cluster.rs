@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{ClusterName, NodeName};
 use crate::wire::codec::{self, document};
+use crate::wire::member::host_and_port;
 use crate::wire::{
     ClusterSettings, FailoverRequest, Member, MemberTags, ScheduledRestart, Status, SyncState, SynchronousMode,
     ValueChange,
@@ -91,6 +92,18 @@ pub struct MemberView {
     /// Keys that pgha does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+impl MemberView {
+    /// `host:port` of its agent, from `api_url`.
+    pub fn agent(&self) -> Option<String> {
+        let (host, port) = host_and_port(self.api_url.as_deref()?, 80)?;
+        Some(if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        })
+    }
 }
 
 /// A switchover at a set time.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use crate::lsn::Lsn;
 use crate::name::NodeName;
+use crate::time::Millis;
 use crate::wire::codec::{self, document};
 
 /// `POST /switchover` and `POST /failover`.
@@ -42,9 +44,14 @@ pub struct RestartBody {
     /// Only if Postgres is older than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres_version: Option<String>,
-    /// How long Postgres may take, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<u32>,
+    /// How long Postgres may take.
+    #[serde(
+        default,
+        serialize_with = "write_seconds",
+        deserialize_with = "read_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub timeout: Option<Millis>,
     /// Only if a changed setting waits for it.
     #[serde(default, skip_serializing_if = "codec::is_false")]
     pub restart_pending: bool,
@@ -57,7 +64,6 @@ document!(RestartBody, "the body of the request", "a JSON object of conditions")
 
 /// `POST /reinitialize`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub struct ReinitializeBody {
     /// Even while the member is busy with something else.
     #[serde(default, skip_serializing_if = "codec::is_false")]
@@ -93,6 +99,24 @@ document!(
     "a JSON object with `name`, `conn_url` and `api_url`"
 );
 
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
+fn write_seconds<S: Serializer>(length: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+    length.map(|length| length.0 / 1000).serialize(serializer)
+}
+
+/// Seconds as a number or as text, or text with a unit: patronictl passes on what was typed.
+fn read_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Millis>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let with_unit = || value.as_str().and_then(|text| text.trim().parse().ok());
+    let length = codec::seconds(&value).or_else(with_unit);
+    length
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom(format_args!("`timeout` is not a number of seconds: {value}")))
+}
+
 /// A name; empty text is none, as patronictl sends it.
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NodeName>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty());
@@ -123,5 +147,20 @@ mod tests {
         assert_eq!(RestartBody::default().render(), b"{}");
         assert_eq!(ReinitializeBody::default().render(), b"{}");
         assert_eq!(RestartBody::parse(b"{}"), Ok(RestartBody::default()));
+    }
+
+    #[test]
+    fn a_timeout_is_seconds_or_has_a_unit() {
+        for (text, length) in [
+            ("30", 30_000),
+            ("\"30\"", 30_000),
+            ("\"30s\"", 30_000),
+            ("\"2min\"", 120_000),
+        ] {
+            let body = RestartBody::parse(format!("{{\"timeout\":{text}}}").as_bytes()).unwrap();
+            assert_eq!(body.timeout, Some(Millis(length)), "{text}");
+        }
+        assert_eq!(RestartBody::parse(br#"{"timeout":null}"#), Ok(RestartBody::default()));
+        assert!(RestartBody::parse(br#"{"timeout":"soon"}"#).is_err());
     }
 }

@@ -1,0 +1,412 @@
+//! Does what was decided: one action, one call. No choices are made here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pgha_client::Client;
+use pgha_core::action::{Action, StartAs};
+use pgha_core::lsn::Lsn;
+use pgha_core::name::NodeName;
+use pgha_core::observation::{JobKind, PeerAnswers, PeerPosition, SyncRecord};
+use pgha_core::wire::{self, FailoverRequest, HistoryLine, Status, SyncState};
+
+use super::observe::{Seen, upstream};
+use super::{Agent, patience};
+use crate::clock;
+use crate::dcs::Write;
+use crate::jobs::{self, Job};
+use crate::postgres::conf::Upstream;
+use crate::postgres::process::Postmaster;
+use crate::postgres::query::RoleSeen;
+
+/// Whether to go on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    Go,
+    Exit,
+}
+
+/// How long another member may take to say how far it is.
+const PEER_DEADLINE: Duration = Duration::from_millis(400);
+
+impl Agent {
+    pub(super) async fn execute(&mut self, action: Action, seen: &Seen) -> anyhow::Result<Done> {
+        match action {
+            Action::TakeLeadership {
+                version,
+                epoch,
+                initialize,
+            } => {
+                self.write(Write::Take {
+                    version,
+                    epoch,
+                    initialize,
+                })
+                .await?;
+            }
+            Action::ReownLeadership { version, epoch } => {
+                self.write(Write::Reown { version, epoch }).await?;
+                self.context.past().leads_in(epoch)?;
+            }
+            Action::Renew { version } => self.renew(version, seen).await?,
+            Action::ReleaseLeadership { version } => self.write(Write::Release { version }).await?,
+            Action::RecordCluster { version, system_id } => self.record_cluster(version, system_id, seen).await?,
+            Action::WriteSync { version, record } => self.write_sync(version, &record).await?,
+            Action::WriteHistory { version } => self.write_history(version, seen).await?,
+            Action::ClearFailover { version, failover } => {
+                let path = self.zookeeper.paths().failover();
+                let data = FailoverRequest::default().render();
+                self.write(Write::Document {
+                    version,
+                    path,
+                    data,
+                    expect: Some(failover),
+                })
+                .await?;
+            }
+            Action::AskPeers(names) => self.ask_peers(&names, seen).await,
+            Action::Fence => self.fence().await?,
+            Action::ForgetLease => {
+                self.lease_file.forget()?;
+                self.lease = None;
+            }
+            Action::Bootstrap => {
+                let Some(lease) = self.lease else {
+                    anyhow::bail!("no lease to make a cluster under")
+                };
+                let not_after = lease.fence_at(&self.settings.timing);
+                let parameters = self.context.config.bootstrap.parameters.clone();
+                let work = jobs::bootstrap(self.context.clone(), parameters, lease.epoch, not_after);
+                self.begin(JobKind::Bootstrap, work);
+            }
+            Action::Start(how) => self.start(how, seen)?,
+            Action::Stop { checkpoint } => self.begin(JobKind::Stop, jobs::stop(self.context.clone(), checkpoint)),
+            Action::Promote { epoch, not_after } => {
+                self.begin(JobKind::Promote, jobs::promote(self.context.clone(), epoch, not_after));
+            }
+            Action::Follow(leader) => {
+                let upstream = leader.map(|name| source(seen, &name)).transpose()?;
+                self.context.conf.write_upstream(upstream.as_ref())?;
+                self.signal_reload()?;
+            }
+            Action::SetSyncNames(names) => {
+                self.context.conf.write_sync_names(&names)?;
+                self.signal_reload()?;
+            }
+            Action::CreateSlots(members) => self.create_slots(&members).await?,
+            Action::DropSlots(members) => self.drop_slots(&members).await?,
+            Action::Checkpoint => self.checkpoint_in_background(),
+            Action::Rewind(leader) => {
+                let source = source(seen, &leader)?;
+                let parted = parted_segment(seen);
+                self.begin(JobKind::Rewind, jobs::rewind(self.context.clone(), source, parted));
+            }
+            Action::Clone(leader) => {
+                let source = source(seen, &leader)?;
+                self.begin(JobKind::Clone, jobs::copy(self.context.clone(), source));
+            }
+            Action::RemoveOldData => {
+                let old = self.context.old_data_dir();
+                tokio::task::spawn_blocking(move || crate::files::remove(&old)).await??;
+            }
+            Action::CancelJob => {
+                if let Some(job) = self.job.take() {
+                    self.ended = Some(job.cancel().await);
+                }
+            }
+            Action::ArmWatchdog => {
+                if let Err(error) = self.watchdog.arm() {
+                    // Where one is required, the next decision sees that there is none.
+                    tracing::warn!(%error, "no kernel watchdog");
+                }
+            }
+            Action::DisarmWatchdog => self.watchdog.disarm(),
+            Action::Exit => return Ok(Done::Exit),
+        }
+        Ok(Done::Go)
+    }
+
+    async fn write(&mut self, write: Write) -> anyhow::Result<()> {
+        let done = self.zookeeper.write(write, patience(&self.settings.timing)).await;
+        self.take_acknowledgements();
+        Ok(done?)
+    }
+
+    fn begin(&mut self, kind: JobKind, work: impl Future<Output = Result<(), jobs::JobError>> + Send + 'static) {
+        self.job = Some(Job::begin(kind, &self.wake, work));
+    }
+
+    async fn renew(&mut self, version: i32, seen: &Seen) -> anyhow::Result<()> {
+        let pgha_core::observation::Dcs::Seen(cluster) = &seen.observation.dcs else {
+            anyhow::bail!("no renewal without having read ZooKeeper")
+        };
+        let mut status = seen.documents.status.clone();
+        if let Some(RoleSeen::Primary(primary)) = seen.heartbeat.as_ref().map(|heartbeat| &heartbeat.role) {
+            let own = (self.settings.me.slot(), primary.flushed);
+            let senders = primary.senders.iter().filter_map(|sender| {
+                let name = NodeName::try_from(sender.name.as_str()).ok()?;
+                Some((name.slot(), sender.flushed))
+            });
+            status = Status {
+                optime: primary.flushed,
+                slots: senders.chain([own]).collect::<BTreeMap<String, Lsn>>(),
+                retain_slots: status.retain_slots,
+            };
+        }
+        let epoch = cluster.epoch.epoch;
+        self.write(Write::Renew {
+            version,
+            epoch,
+            status: status.render(),
+        })
+        .await
+    }
+
+    async fn record_cluster(
+        &mut self,
+        version: i32,
+        system_id: pgha_core::name::SystemId,
+        seen: &Seen,
+    ) -> anyhow::Result<()> {
+        let pgha_core::observation::Dcs::Seen(cluster) = &seen.observation.dcs else {
+            return Ok(());
+        };
+        // The settings first: whoever sees the cluster made must see them too.
+        if cluster.config.is_none() {
+            let path = self.zookeeper.paths().config();
+            let data = self.first_settings().render();
+            let expect = seen.documents.config_version;
+            self.write(Write::Document {
+                version,
+                path,
+                data,
+                expect,
+            })
+            .await?;
+        }
+        if !matches!(cluster.initialize, pgha_core::observation::Initialize::Done(_)) {
+            let path = self.zookeeper.paths().initialize();
+            let data = wire::Initialize::Done(system_id).render();
+            let expect = match cluster.initialize {
+                pgha_core::observation::Initialize::Absent => None,
+                _ => Some(0),
+            };
+            self.write(Write::Document {
+                version,
+                path,
+                data,
+                expect,
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The `config` znode of a new cluster. Times are there for `patronictl`; pgha's own come from `agent.toml`.
+    fn first_settings(&self) -> wire::ClusterConfig {
+        let bootstrap = &self.context.config.bootstrap;
+        let seconds = |millis: u64| millis.div_ceil(1000).max(1);
+        let timing = self.settings.timing;
+        let value = serde_json::json!({
+            "ttl": seconds(timing.ttl.0),
+            "loop_wait": seconds(timing.heartbeat.0),
+            "retry_timeout": seconds(timing.heartbeat.0),
+            "maximum_lag_on_failover": bootstrap.maximum_lag_on_failover,
+            "synchronous_mode": bootstrap.synchronous_mode,
+            "synchronous_mode_strict": bootstrap.synchronous_mode_strict,
+            "synchronous_node_count": bootstrap.synchronous_node_count,
+            "postgresql": { "use_pg_rewind": true, "use_slots": true, "parameters": bootstrap.parameters },
+        });
+        match value {
+            serde_json::Value::Object(object) => wire::ClusterConfig::new(object),
+            _ => wire::ClusterConfig::new(serde_json::Map::new()),
+        }
+    }
+
+    async fn write_sync(&mut self, version: i32, record: &SyncRecord) -> anyhow::Result<()> {
+        let state = SyncState {
+            leader: record.leader.clone(),
+            quorum: 0,
+            sync_standby: record.standbys.clone(),
+        };
+        let path = self.zookeeper.paths().sync();
+        self.write(Write::Document {
+            version,
+            path,
+            data: state.render(),
+            expect: record.version,
+        })
+        .await
+    }
+
+    async fn write_history(&mut self, version: i32, seen: &Seen) -> anyhow::Result<()> {
+        let Some(heartbeat) = &seen.heartbeat else {
+            return Ok(());
+        };
+        let file = format!("pg_wal/{:08X}.history", heartbeat.timeline.0);
+        let path = self.context.config.postgres.data_dir.join(&file);
+        let text = tokio::fs::read_to_string(&path).await?;
+        let local = pgha_core::lsn::TimelineHistory::parse(&text)?;
+        let known = &seen.documents.history;
+        let newest = local.0.last().map(|switch| switch.parent);
+        let lines = local.0.into_iter().map(|switch| {
+            let line = known
+                .0
+                .iter()
+                .find(|line| line.timeline == switch.parent && line.switched_at == switch.switched_at);
+            match line {
+                Some(line) => line.clone(),
+                // Only the newest switch is known to be ours, and of now.
+                None => {
+                    let ours = Some(switch.parent) == newest;
+                    HistoryLine {
+                        timeline: switch.parent,
+                        switched_at: switch.switched_at,
+                        reason: switch.reason,
+                        at: ours.then(|| wire::IsoTime::utc(jiff::Timestamp::now()).to_string()),
+                        new_leader: ours.then(|| self.settings.me.to_string()),
+                    }
+                }
+            }
+        });
+        let data = wire::History(lines.collect()).render();
+        let path = self.zookeeper.paths().history();
+        self.write(Write::Document {
+            version,
+            path,
+            data,
+            expect: seen.documents.history_version,
+        })
+        .await
+    }
+
+    async fn ask_peers(&mut self, names: &BTreeSet<NodeName>, seen: &Seen) {
+        let asked = clock::now();
+        let answers = names.iter().map(|name| async move {
+            let (host, port) = seen.documents.members.get(name)?.api_address()?;
+            let client = Client::new(&format!("{host}:{port}")).ok()?;
+            let status = tokio::time::timeout(PEER_DEADLINE, client.status()).await.ok()?.ok()?;
+            let position = PeerPosition {
+                timeline: status.timeline?,
+                position: status.xlog?.furthest(),
+            };
+            Some((name.clone(), position))
+        });
+        let positions = join_all(answers).await.into_iter().flatten().collect();
+        tracing::info!(?positions, "asked the other members");
+        self.peers = Some(PeerAnswers { asked, positions });
+    }
+
+    async fn fence(&mut self) -> anyhow::Result<()> {
+        if let Some(postmaster) = Postmaster::find(&self.context.config.postgres.data_dir) {
+            let patience = Duration::from_millis(self.settings.timing.stop_budget.0 / 2);
+            tokio::task::spawn_blocking(move || postmaster.kill_for_certain(patience)).await?;
+        }
+        self.connection.close();
+        Ok(())
+    }
+
+    fn start(&mut self, how: StartAs, seen: &Seen) -> anyhow::Result<()> {
+        let mode = match how {
+            StartAs::Primary { epoch, not_after } => jobs::Mode::Primary { epoch, not_after },
+            StartAs::Standby(leader) => jobs::Mode::Standby(leader.map(|name| source(seen, &name)).transpose()?),
+        };
+        let work = jobs::start(self.context.clone(), self.cluster_parameters(), mode);
+        self.begin(JobKind::Start, work);
+        Ok(())
+    }
+
+    /// `postgresql.conf` settings of the whole cluster.
+    fn cluster_parameters(&self) -> BTreeMap<String, String> {
+        match &self.known.config {
+            Some(config) => config.settings().parameters.clone(),
+            None => self.context.config.bootstrap.parameters.clone(),
+        }
+    }
+
+    fn signal_reload(&self) -> anyhow::Result<()> {
+        if let Some(postmaster) = Postmaster::find(&self.context.config.postgres.data_dir) {
+            postmaster.reload()?;
+        }
+        Ok(())
+    }
+
+    /// Brings `postgresql.conf` up to date and makes a running Postgres take it.
+    pub(super) async fn reload_postgres(&mut self) {
+        // While a job works on the data directory, its files are the job's.
+        let Some(_) = Postmaster::find(&self.context.config.postgres.data_dir).filter(|_| self.job.is_none()) else {
+            return;
+        };
+        let written = self.context.conf.write_settings(&self.cluster_parameters());
+        let reloaded = match written {
+            Ok(true) => self.signal_reload(),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = reloaded {
+            tracing::error!(%error, "cannot bring Postgres' settings up to date");
+        }
+    }
+
+    async fn create_slots(&mut self, members: &BTreeSet<NodeName>) -> anyhow::Result<()> {
+        let sql = format!(
+            "SELECT pg_create_physical_replication_slot(name, true) FROM unnest({}) AS name \
+              WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = name)",
+            slot_names(members)
+        );
+        Ok(self.connection.execute(&sql, patience(&self.settings.timing)).await?)
+    }
+
+    async fn drop_slots(&mut self, members: &BTreeSet<NodeName>) -> anyhow::Result<()> {
+        let sql = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+              WHERE slot_name = ANY ({}) AND slot_type = 'physical' AND NOT active",
+            slot_names(members)
+        );
+        Ok(self.connection.execute(&sql, patience(&self.settings.timing)).await?)
+    }
+
+    fn checkpoint_in_background(&self) {
+        let context = Arc::clone(&self.context);
+        let wake = self.wake.clone();
+        tokio::spawn(async move {
+            let mut connection = crate::postgres::query::Connection::new(&context.config, Duration::from_secs(2));
+            let sql = "SET statement_timeout = 0; CHECKPOINT";
+            match connection.execute(sql, Duration::from_secs(600)).await {
+                Ok(()) => wake.notify_one(),
+                Err(error) => tracing::warn!(%error, "the checkpoint after the promotion failed"),
+            }
+        });
+    }
+}
+
+fn source(seen: &Seen, name: &NodeName) -> anyhow::Result<Upstream> {
+    upstream(&seen.documents, name).ok_or_else(|| anyhow::anyhow!("{name} does not say where its Postgres is"))
+}
+
+/// Name of the WAL segment in which the local history parted from the leader's.
+fn parted_segment(seen: &Seen) -> Option<String> {
+    let pgha_core::observation::Postgres::Stopped(control) = &seen.observation.postgres else {
+        return None;
+    };
+    let pgha_core::observation::Dcs::Seen(cluster) = &seen.observation.dcs else {
+        return None;
+    };
+    let end = cluster.history.switches.end_of(control.timeline)?;
+    // Segments of 16 MiB, initdb's default: 256 of them to each high half.
+    let segment = end.0 >> 24;
+    Some(format!(
+        "{:08X}{:08X}{:08X}",
+        control.timeline.0,
+        segment >> 8,
+        segment & 0xFF
+    ))
+}
+
+/// An SQL array. Slot names are letters, digits and underscores, by construction of [`NodeName`].
+fn slot_names(members: &BTreeSet<NodeName>) -> String {
+    let names: Vec<String> = members.iter().map(|name| format!("'{}'", name.slot())).collect();
+    format!("ARRAY[{}]::text[]", names.join(","))
+}

@@ -1,0 +1,290 @@
+//! The loop: wait for something to happen, observe, decide, execute, publish.
+//!
+//! ```text
+//!   ZooKeeper watch ─┐                       ┌─ ZooKeeper ─┐
+//!   postmaster died ─┤                       │  Postgres   │
+//!   job finished    ─┼─► wake ─► observe ────┤  lease      ├─► decide (pgha-core) ─► execute ─► publish ─┐
+//!   REST command    ─┤                       │  watchdog   │                                             │
+//!   signal, timer   ─┘                       └─────────────┘          REST answers ◄────── snapshot ◄────┘
+//! ```
+//!
+//! The loop owns every resource that can do harm; REST reads a snapshot and files requests. Nothing in the loop waits
+//! without a deadline, and what may take long is a [`Job`].
+
+mod execute;
+mod observe;
+mod publish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgha_core::decide::{Memory, Settings, decide};
+use pgha_core::lease::Lease;
+use pgha_core::observation::{EndedJob, PeerAnswers, Request};
+use pgha_core::reason::{Reason, Weight};
+use pgha_core::time::Instant;
+use pgha_core::timing::Timing;
+pub(crate) use publish::{Published, pgha_status};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::context::Context;
+use crate::dcs::{DcsError, Known, Write, ZooKeeper};
+use crate::jobs::Job;
+use crate::lease_file::{LeaseFile, Record};
+use crate::postgres::query::Connection;
+use crate::watchdog::Watchdog;
+use crate::{clock, systemd};
+
+/// What REST asks of the loop.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Write a document; answers with the outcome.
+    Write(Write, oneshot::Sender<Result<(), DcsError>>),
+    /// Something for the next decision.
+    Request(Request),
+    /// Read the configuration again, as far as Postgres is concerned.
+    Reload,
+}
+
+/// The agent's state between two turns of the loop.
+pub(crate) struct Agent {
+    context: Arc<Context>,
+    settings: Settings,
+    memory: Memory,
+    zookeeper: ZooKeeper,
+    known: Known,
+    dcs_seen: Option<Instant>,
+    connection: Connection,
+    postgres: observe::PostgresMemory,
+    lease: Option<Lease>,
+    lease_file: LeaseFile,
+    watchdog: Watchdog,
+    job: Option<Job>,
+    ended: Option<EndedJob>,
+    peers: Option<PeerAnswers>,
+    request: Option<Request>,
+    reload: bool,
+    wake: Arc<Notify>,
+    publisher: watch::Sender<Arc<Published>>,
+    reason: Option<(Reason, jiff::Timestamp)>,
+    announced: publish::Announcements,
+    complained: Vec<String>,
+}
+
+/// The end of the loop.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Again(Duration),
+    Exit,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Agent {
+    pub(crate) fn new(context: Arc<Context>) -> anyhow::Result<(Self, watch::Receiver<Arc<Published>>)> {
+        let config = &context.config;
+        let timing = config.timing();
+        let wake = Arc::new(Notify::new());
+        let lease_file = LeaseFile::in_dir(&config.run_dir);
+        // An agent that was restarted finds the lease that its predecessor left.
+        let lease = lease_file.read().ok().flatten().map(|record| record.lease);
+        let (publisher, published) = watch::channel(Arc::new(Published::new(config)));
+        let agent = Self {
+            settings: Settings {
+                me: config.name.clone(),
+                timing,
+                nofailover: config.tags.nofailover,
+                watchdog_required: config.watchdog.mode == pgha_core::config::WatchdogMode::Required,
+            },
+            memory: Memory::default(),
+            zookeeper: ZooKeeper::new(config, wake.clone()),
+            known: observe::recall(config),
+            dcs_seen: None,
+            connection: Connection::new(config, patience(&timing)),
+            postgres: observe::PostgresMemory::default(),
+            lease,
+            lease_file,
+            watchdog: Watchdog::new(
+                config.watchdog.mode,
+                config.watchdog.device.clone(),
+                timing.watchdog_seconds(),
+            ),
+            job: None,
+            ended: None,
+            peers: None,
+            request: None,
+            reload: false,
+            wake,
+            publisher,
+            reason: None,
+            announced: publish::Announcements::default(),
+            complained: Vec::new(),
+            context,
+        };
+        Ok((agent, published))
+    }
+
+    /// Runs until the process is told to end.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
+        let mut signals = Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        };
+        let mut ready = false;
+        loop {
+            let again = match self.turn().await {
+                Turn::Exit => break,
+                Turn::Again(wait) => wait,
+            };
+            notify_systemd(&mut ready, self.reason.as_ref());
+            tokio::select! {
+                biased;
+                _ = signals.terminate.recv() => if self.terminate().await { break },
+                _ = signals.interrupt.recv() => self.request = Some(Request::Shutdown),
+                _ = signals.reload.recv() => self.reload = true,
+                () = self.wake.notified() => {}
+                Some(command) = commands.recv() => self.accept(command).await,
+                () = tokio::time::sleep(again) => {}
+            }
+        }
+        tracing::info!("the agent ends");
+        Ok(())
+    }
+
+    async fn turn(&mut self) -> Turn {
+        if let Some(job) = self.job.take_if(|job| job.is_finished()) {
+            self.job_ended(job.outcome().await);
+        }
+        if std::mem::take(&mut self.reload) {
+            self.reload_postgres().await;
+        }
+        let seen = self.observe().await;
+        let decision = decide(&self.settings, &self.memory, &seen.observation);
+        self.explain(&decision.reason);
+        self.memory = decision.memory;
+        self.ended = None;
+        if self.request == Some(Request::Reinitialize) {
+            // The memory carries it on from here.
+            self.request = None;
+        }
+        let acted = !decision.actions.is_empty();
+        for action in decision.actions {
+            tracing::debug!(?action, "doing");
+            match self.execute(action, &seen).await {
+                Ok(execute::Done::Go) => {}
+                Ok(execute::Done::Exit) => return Turn::Exit,
+                Err(error) => {
+                    tracing::warn!(%error, "an action failed; looking again");
+                    break;
+                }
+            }
+        }
+        self.take_acknowledgements();
+        self.publish(&seen, &decision.reason).await;
+        // After an action the world is another: look again soon, but not in a tight loop.
+        let settle = Duration::from_millis(if acted && self.job.is_none() { 50 } else { u64::MAX });
+        Turn::Again(decision.wake.duration().min(settle).max(Duration::from_millis(10)))
+    }
+
+    /// One line when the reason changes; nothing while it stays.
+    fn explain(&mut self, reason: &Reason) {
+        if self.reason.as_ref().is_some_and(|(last, _)| last == reason) {
+            return;
+        }
+        let epoch = self.lease.map(|lease| lease.epoch.0);
+        match reason.weight() {
+            Weight::Calm | Weight::Change => tracing::info!(code = reason.code(), epoch, "{reason}"),
+            Weight::Trouble => tracing::warn!(code = reason.code(), epoch, "{reason}"),
+        }
+        self.reason = Some((reason.clone(), jiff::Timestamp::now()));
+    }
+
+    fn job_ended(&mut self, ended: EndedJob) {
+        use pgha_core::observation::{JobKind, Outcome};
+        if self.request == Some(Request::Restart) && ended.kind == JobKind::Start {
+            self.request = None;
+        }
+        if ended.outcome == Outcome::Done && ended.kind == JobKind::Stop {
+            self.connection.close();
+        }
+        self.ended = Some(ended);
+    }
+
+    /// Acknowledged writes make the lease; the guard and the kernel watchdog hear of it at once.
+    fn take_acknowledgements(&mut self) {
+        let timing = self.settings.timing;
+        for ack in self.zookeeper.acknowledged() {
+            let Some(epoch) = ack.epoch else { continue };
+            let lease = match self.lease.filter(|lease| lease.epoch == epoch && !ack.began) {
+                Some(lease) => lease.renewed(ack.sent),
+                None => Lease::taken(epoch, ack.sent, &timing),
+            };
+            let record = Record {
+                lease,
+                fence_at: lease.fence_at(&timing),
+            };
+            // A lease that the guard does not know of is none.
+            match self.lease_file.write(&record) {
+                Ok(()) => self.lease = Some(lease),
+                Err(error) => {
+                    tracing::error!(%error, "cannot write the lease file; not counting the renewal");
+                    continue;
+                }
+            }
+            // The watchdog's timeout is counted from here, the lease from the sending.
+            if clock::now().since(ack.sent) <= timing.guard {
+                self.watchdog.pet();
+            }
+        }
+    }
+
+    async fn accept(&mut self, command: Command) {
+        match command {
+            Command::Write(write, answer) => {
+                let done = self.zookeeper.write(write, patience(&self.settings.timing)).await;
+                let _ = answer.send(done);
+            }
+            Command::Request(request) if self.request != Some(Request::Shutdown) => self.request = Some(request),
+            Command::Request(_) => {}
+            Command::Reload => self.reload = true,
+        }
+    }
+
+    /// SIGTERM. Says whether to end at once: systemd is restarting us, and the lease outlives that.
+    async fn terminate(&mut self) -> bool {
+        if self.context.config.postgres.supervisor == pgha_core::config::Supervisor::Systemd {
+            match systemd::is_restarting_us().await {
+                Ok(true) => {
+                    tracing::info!("being restarted: leaving Postgres as it is");
+                    return true;
+                }
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "cannot ask systemd why; taking it for a stop"),
+            }
+        }
+        tracing::info!("asked to stop");
+        self.request = Some(Request::Shutdown);
+        false
+    }
+}
+
+/// How long the loop waits for ZooKeeper or Postgres in one step: it must get round within a lease.
+fn patience(timing: &Timing) -> Duration {
+    timing.heartbeat.duration()
+}
+
+fn notify_systemd(ready: &mut bool, reason: Option<&(Reason, jiff::Timestamp)>) {
+    use sd_notify::NotifyState;
+    let status = reason.map(|(reason, _)| reason.to_string()).unwrap_or_default();
+    let mut states = vec![NotifyState::Watchdog, NotifyState::Status(&status)];
+    if !std::mem::replace(ready, true) {
+        states.push(NotifyState::Ready);
+    }
+    let _ = sd_notify::notify(&states);
+}

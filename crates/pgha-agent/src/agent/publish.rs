@@ -1,0 +1,331 @@
+//! What the others see: the member's znode, and the snapshot from which REST answers.
+
+use pgha_core::config::{Config, WatchdogMode};
+use pgha_core::lease::Lease;
+use pgha_core::name::{Epoch, NodeName, SystemId};
+use pgha_core::observation::{JobKind, Postgres, Watchdog};
+use pgha_core::reason::Reason;
+use pgha_core::time::Instant;
+use pgha_core::timing::Timing;
+use pgha_core::wire::rest::{About, PatroniStatus, Xlog};
+use pgha_core::wire::{IsoTime, Member, MemberRole, MemberState, MemberTags};
+
+use super::observe::Seen;
+use super::{Agent, patience};
+use crate::clock;
+use crate::dcs::{Announced, Documents, Write};
+use crate::postgres::query::{Heartbeat, RoleSeen};
+
+/// The version that Patroni's tools are told. They compare it with the features that a member supports.
+pub(crate) const PATRONI_VERSION: &str = "4.1.4";
+
+/// One turn of the loop, for REST. Answers are made from it alone; they never wait for the loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    /// When it was made.
+    pub(crate) at: Instant,
+    pub(crate) name: NodeName,
+    pub(crate) timing: Timing,
+    /// The leadership is mine, as far as ZooKeeper was seen.
+    pub(crate) leads: bool,
+    /// The lease; holds or not by the clock of the moment of the answer.
+    pub(crate) lease: Option<Lease>,
+    pub(crate) epoch: Option<Epoch>,
+    /// Postgres accepts writes.
+    pub(crate) writable: bool,
+    /// Postgres answers.
+    pub(crate) running: bool,
+    pub(crate) reason: Option<(Reason, jiff::Timestamp)>,
+    pub(crate) watchdog: &'static str,
+    pub(crate) status: PatroniStatus,
+    pub(crate) documents: Documents,
+    pub(crate) job: Option<JobKind>,
+}
+
+/// The last announcement of this member.
+#[derive(Debug, Default)]
+pub(super) struct Announcements {
+    failed: bool,
+}
+
+impl Published {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            at: clock::now(),
+            name: config.name.clone(),
+            timing: config.timing(),
+            leads: false,
+            lease: None,
+            epoch: None,
+            writable: false,
+            running: false,
+            reason: None,
+            watchdog: "unknown",
+            status: PatroniStatus::bare(MemberState::Starting, MemberRole::Uninitialized),
+            documents: Documents::default(),
+            job: None,
+        }
+    }
+
+    /// Whether this member may be sent writes, now.
+    pub(crate) fn is_primary(&self, now: Instant) -> bool {
+        self.leads && self.writable && self.lease.is_some_and(|lease| lease.holds(now, &self.timing))
+    }
+}
+
+impl Agent {
+    /// Publishes one turn: first to REST, so that a balancer knows at once, then to ZooKeeper.
+    pub(super) async fn publish(&mut self, seen: &Seen, reason: &Reason) {
+        let config = &self.context.config;
+        let job = self.job.as_ref().map(|job| job.view().kind);
+        let observation = &seen.observation;
+        let leader = match &observation.dcs {
+            pgha_core::observation::Dcs::Seen(cluster) => Some(cluster),
+            pgha_core::observation::Dcs::Silent { .. } => None,
+        };
+        let leads = match leader {
+            Some(cluster) => cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session),
+            // As long as the lease holds, silence changes nothing.
+            None => self.publisher.borrow().leads,
+        };
+        let status = status(config, seen, job, self.watchdog.state());
+        let member = member(config, seen, &status);
+        // A stop or fence in this very turn ends it, whatever was observed before.
+        let ending = matches!(
+            reason,
+            Reason::LeaseOver | Reason::Deposed { .. } | Reason::ShuttingDown | Reason::HandingOver { .. }
+        ) || job == Some(JobKind::Stop);
+        let documents = match leader {
+            Some(_) => seen.documents.clone(),
+            None => self.publisher.borrow().documents.clone(),
+        };
+        let published = Published {
+            at: clock::now(),
+            name: self.settings.me.clone(),
+            timing: self.settings.timing,
+            leads,
+            lease: self.lease,
+            epoch: leader.map(|cluster| cluster.epoch.epoch),
+            writable: matches!(seen.heartbeat.as_ref().map(|it| &it.role), Some(RoleSeen::Primary(_))) && !ending,
+            running: seen.heartbeat.is_some(),
+            reason: self.reason.clone(),
+            watchdog: watchdog_word(self.watchdog.state(), config.watchdog.mode),
+            status,
+            documents,
+            job,
+        };
+        self.publisher.send_replace(std::sync::Arc::new(published));
+        if leader.is_some() {
+            self.announce(&seen.documents, &member).await;
+        }
+    }
+
+    async fn announce(&mut self, documents: &Documents, member: &Member) {
+        let data = member.render();
+        let replace = match &documents.own_member {
+            None => Announced::No,
+            Some(own) if !own.is_my_session => Announced::ByAnother,
+            Some(own) if own.data == data => return,
+            Some(_) => Announced::ByThisSession,
+        };
+        let done = self
+            .zookeeper
+            .write(Write::Announce { data, replace }, patience(&self.settings.timing))
+            .await;
+        let failed = done.is_err();
+        if let Err(error) = done
+            && !self.announced.failed
+        {
+            tracing::warn!(%error, "cannot announce this member; trying at each turn");
+        }
+        self.announced.failed = failed;
+    }
+}
+
+fn watchdog_word(state: Watchdog, mode: WatchdogMode) -> &'static str {
+    match (state, mode) {
+        (Watchdog::Off, _) => "off",
+        (Watchdog::Armed, _) => "armed",
+        (Watchdog::Ready, _) => "ready",
+        (Watchdog::Unusable, WatchdogMode::Required) => "unusable, but required",
+        (Watchdog::Unusable, _) => "none",
+    }
+}
+
+fn state_and_role(seen: &Seen, job: Option<JobKind>) -> (MemberState, MemberRole) {
+    let by_job = job.map(|job| match job {
+        JobKind::Bootstrap => MemberState::Initializing,
+        JobKind::Start => MemberState::Starting,
+        JobKind::Stop => MemberState::Stopping,
+        JobKind::Rewind | JobKind::Clone => MemberState::CreatingReplica,
+        JobKind::Promote => MemberState::Running,
+    });
+    let promoting = job == Some(JobKind::Promote);
+    match (&seen.observation.postgres, &seen.heartbeat) {
+        (Postgres::Running(_), Some(heartbeat)) => {
+            let role = match heartbeat.role {
+                RoleSeen::Primary(_) => MemberRole::Primary,
+                RoleSeen::Standby { .. } if promoting => MemberRole::Promoted,
+                RoleSeen::Standby { .. } => MemberRole::Replica,
+            };
+            (by_job.unwrap_or(MemberState::Running), role)
+        }
+        (Postgres::NoData, _) => (by_job.unwrap_or(MemberState::Stopped), MemberRole::Uninitialized),
+        (Postgres::Starting { .. }, _) => (by_job.unwrap_or(MemberState::Starting), MemberRole::Replica),
+        (Postgres::Mute { was_primary, .. }, _) => (
+            by_job.unwrap_or(MemberState::Running),
+            if *was_primary {
+                MemberRole::Primary
+            } else {
+                MemberRole::Replica
+            },
+        ),
+        (Postgres::Stopped(control), _) if !control.standby_signal && job.is_none() => {
+            let crashed = control.state == pgha_core::observation::ControlState::InProduction;
+            (
+                if crashed {
+                    MemberState::Crashed
+                } else {
+                    MemberState::Stopped
+                },
+                MemberRole::Demoted,
+            )
+        }
+        _ => (by_job.unwrap_or(MemberState::Stopped), MemberRole::Replica),
+    }
+}
+
+fn status(config: &Config, seen: &Seen, job: Option<JobKind>, watchdog: Watchdog) -> PatroniStatus {
+    let (state, role) = state_and_role(seen, job);
+    let heartbeat = seen.heartbeat.as_ref();
+    let settings = seen
+        .documents
+        .config
+        .as_ref()
+        .map(|config| config.settings().clone())
+        .unwrap_or_default();
+    let streaming = matches!(
+        heartbeat.map(|it| &it.role),
+        Some(RoleSeen::Standby { streaming: true, .. })
+    );
+    let mut status = PatroniStatus::bare(state, role);
+    status.postmaster_start_time = heartbeat.map(|heartbeat| heartbeat.started.clone());
+    status.server_version = heartbeat.map(|heartbeat| heartbeat.version);
+    status.xlog = heartbeat.map(xlog);
+    status.timeline = timeline(seen);
+    status.sync_standby = seen.documents.sync.has_standby(&config.name);
+    status.replication_state = streaming.then(|| "streaming".to_owned());
+    status.replication = heartbeat
+        .map(|heartbeat| heartbeat.replication.clone())
+        .unwrap_or_default();
+    status.pause = settings.pause;
+    status.cluster_unlocked = seen.documents.leader.is_none();
+    status.dcs_last_seen = match &seen.observation.dcs {
+        pgha_core::observation::Dcs::Seen(_) => u64::try_from(jiff::Timestamp::now().as_second()).ok(),
+        pgha_core::observation::Dcs::Silent { .. } => None,
+    };
+    status.tags = MemberTags::from(&config.tags);
+    status.database_system_identifier = system_id(seen);
+    status.pending_restart = heartbeat.is_some_and(|heartbeat| heartbeat.pending_restart);
+    status.watchdog_failed = watchdog == Watchdog::Unusable && config.watchdog.mode == WatchdogMode::Required;
+    status.patroni = Some(About {
+        version: PATRONI_VERSION.to_owned(),
+        scope: config.cluster.to_string(),
+        name: Some(config.name.to_string()),
+    });
+    status
+}
+
+fn xlog(heartbeat: &Heartbeat) -> Xlog {
+    match &heartbeat.role {
+        RoleSeen::Primary(primary) => Xlog::Primary {
+            location: primary.flushed,
+        },
+        RoleSeen::Standby {
+            received,
+            replayed,
+            paused,
+            replayed_at,
+            ..
+        } => Xlog::Standby {
+            received_location: Some(*received),
+            replayed_location: Some(*replayed),
+            replayed_timestamp: replayed_at.clone(),
+            paused: *paused,
+        },
+    }
+}
+
+fn timeline(seen: &Seen) -> Option<pgha_core::lsn::Timeline> {
+    match &seen.observation.postgres {
+        Postgres::Running(running) => Some(running.timeline),
+        _ => None,
+    }
+}
+
+fn system_id(seen: &Seen) -> Option<SystemId> {
+    match &seen.observation.postgres {
+        Postgres::Running(running) => Some(running.system_id),
+        Postgres::Stopped(control) => Some(control.system_id),
+        _ => None,
+    }
+}
+
+fn member(config: &Config, seen: &Seen, status: &PatroniStatus) -> Member {
+    let mut member = Member {
+        conn_url: format!("postgres://{}/postgres", config.postgres.advertise),
+        api_url: format!("http://{}/patroni", config.rest.advertise),
+        state: status.state.clone(),
+        role: status.role.clone(),
+        version: PATRONI_VERSION.to_owned(),
+        proxy_url: None,
+        checkpoint_after_promote: None,
+        tags: status.tags.clone(),
+        pending_restart: status.pending_restart,
+        pending_restart_reason: std::collections::BTreeMap::new(),
+        xlog_location: status.xlog.as_ref().map(Xlog::furthest),
+        replay_lsn: None,
+        receive_lsn: None,
+        replication_state: status.replication_state.clone(),
+        timeline: status.timeline,
+        scheduled_restart: None,
+        pause: status.pause,
+        other: serde_json::Map::new(),
+    };
+    match seen.heartbeat.as_ref().map(|heartbeat| &heartbeat.role) {
+        Some(RoleSeen::Primary(primary)) if primary.checkpoint_pending => {
+            member.checkpoint_after_promote = Some(false);
+        }
+        Some(RoleSeen::Standby { received, replayed, .. }) => {
+            member.receive_lsn = Some(*received);
+            member.replay_lsn = Some(*replayed);
+        }
+        _ => {}
+    }
+    member
+}
+
+/// For `GET /pgha`.
+pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaStatus {
+    let now = clock::now();
+    let (reason, code, since) = match &published.reason {
+        Some((reason, since)) => (reason.to_string(), reason.code(), *since),
+        None => (
+            "the agent has just started".to_owned(),
+            "starting",
+            jiff::Timestamp::now(),
+        ),
+    };
+    pgha_core::wire::rest::PghaStatus {
+        name: published.name.clone(),
+        reason,
+        code: code.to_owned(),
+        since: IsoTime::utc(since),
+        epoch: published.epoch,
+        lease_ms: published
+            .lease
+            .filter(|_| published.leads)
+            .map(|l| l.fence_at(&published.timing).since(now).0),
+        watchdog: published.watchdog.to_owned(),
+    }
+}

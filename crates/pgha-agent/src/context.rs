@@ -1,0 +1,65 @@
+//! What the loop and the slow actions share: configuration, files, and the record of the past.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+use pgha_core::config::{Config, Secrets};
+
+use crate::past::PastFile;
+use crate::postgres::conf::Conf;
+
+/// One per agent.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) secrets: Secrets,
+    pub(crate) conf: Conf,
+    past: Mutex<PastFile>,
+}
+
+impl Context {
+    pub(crate) fn open(config: Config) -> anyhow::Result<Self> {
+        let path = &config.secrets_file;
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let secrets = Secrets::parse(&text).with_context(|| format!("{}", path.display()))?;
+        for dir in [&config.state_dir, &config.run_dir] {
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let conf = Conf::new(config.clone())?;
+        conf.write_passfile(&secrets)
+            .with_context(|| format!("cannot write {}", conf.passfile().display()))?;
+        let past = PastFile::open(&config.state_dir).with_context(|| {
+            format!(
+                "cannot read the record of past leaderships in {}",
+                config.state_dir.display()
+            )
+        })?;
+        Ok(Self {
+            config,
+            secrets,
+            conf,
+            past: Mutex::new(past),
+        })
+    }
+
+    /// The record of the past. Its fields are written whole, so that a panic elsewhere cannot leave it half-changed.
+    pub(crate) fn past(&self) -> MutexGuard<'_, PastFile> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A program of Postgres.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.config.postgres.bin_dir.join(name)
+    }
+
+    /// Where a new data directory is made.
+    pub(crate) fn new_data_dir(&self) -> PathBuf {
+        self.config.postgres.data_dir.with_added_extension("new")
+    }
+
+    /// Where the data directory is kept that a fresh copy replaced.
+    pub(crate) fn old_data_dir(&self) -> PathBuf {
+        self.config.postgres.data_dir.with_added_extension("old")
+    }
+}

@@ -1,0 +1,290 @@
+//! From raw znodes to what decisions look at. Garbage in a znode is reported, and read as if it were not there.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use pgha_core::lsn::{Switch, Timeline, TimelineHistory};
+use pgha_core::name::{Epoch, NodeName, SystemId};
+use pgha_core::observation::{
+    Cluster, ClusterSettings, EpochRecord, FailoverRequest, History, Initialize, Leader, Member, SyncRecord,
+};
+use pgha_core::wire::{self, ClusterConfig, EpochDoc, MemberRole, MemberState, WireError};
+
+/// A znode's bytes and version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Raw {
+    pub(crate) data: Vec<u8>,
+    pub(crate) version: i32,
+    pub(crate) owner: i64,
+}
+
+/// The raw znodes of one look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RawTree {
+    pub(crate) session: i64,
+    pub(crate) leader: Option<Raw>,
+    pub(crate) initialize: Option<Raw>,
+    pub(crate) config: Option<Raw>,
+    pub(crate) status: Option<Raw>,
+    pub(crate) sync: Option<Raw>,
+    pub(crate) failover: Option<Raw>,
+    pub(crate) history: Option<Raw>,
+    pub(crate) epoch: Option<Raw>,
+    pub(crate) members: BTreeMap<String, Raw>,
+}
+
+/// The documents as they were understood.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Documents {
+    pub(crate) leader: Option<NodeName>,
+    pub(crate) system_id: Option<SystemId>,
+    pub(crate) config: Option<ClusterConfig>,
+    pub(crate) config_version: Option<i32>,
+    pub(crate) status: wire::Status,
+    pub(crate) sync: wire::SyncState,
+    pub(crate) failover: Option<wire::FailoverRequest>,
+    pub(crate) failover_version: Option<i32>,
+    pub(crate) history: wire::History,
+    pub(crate) history_version: Option<i32>,
+    pub(crate) members: BTreeMap<NodeName, wire::Member>,
+    pub(crate) own_member: Option<OwnMember>,
+    /// What could not be understood.
+    pub(crate) garbage: Vec<String>,
+}
+
+/// This member's own znode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnMember {
+    pub(crate) data: Vec<u8>,
+    pub(crate) is_my_session: bool,
+}
+
+/// What was understood before: stands in for a document that has become garbage since.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// The cluster's settings.
+    pub(crate) config: Option<ClusterConfig>,
+    /// The cluster's identity: from the znode, else from our own data directory.
+    pub(crate) system_id: Option<SystemId>,
+}
+
+/// Understands a look.
+pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluster, Documents) {
+    let mut garbage = Vec::new();
+    let epoch = match &raw.epoch {
+        None => EpochRecord::default(),
+        Some(znode) => match parse(&mut garbage, &znode.data, EpochDoc::parse) {
+            Some(doc) => EpochRecord {
+                epoch: doc.epoch,
+                leader: Some(doc.leader),
+                version: Some(znode.version),
+            },
+            // Each epoch is one version further, beginning with epoch 1 at version 0: this can only be too high.
+            None => EpochRecord {
+                epoch: Epoch(u64::try_from(znode.version).unwrap_or(0) + 1),
+                leader: None,
+                version: Some(znode.version),
+            },
+        },
+    };
+    let leader = raw.leader.as_ref().and_then(|znode| {
+        let is_my_session = znode.owner == raw.session;
+        let name = parse(&mut garbage, &znode.data, wire::LeaderName::parse).map(|leader| leader.0);
+        // The owner counts, not the text; failing both, whoever led last.
+        let name = if is_my_session {
+            Some(me.clone())
+        } else {
+            name.or_else(|| epoch.leader.clone())
+        };
+        Some(Leader {
+            name: name?,
+            is_my_session,
+        })
+    });
+    let initialize = match &raw.initialize {
+        None => Initialize::Absent,
+        Some(znode) => match parse(&mut garbage, &znode.data, wire::Initialize::parse) {
+            Some(wire::Initialize::Done(id)) => Initialize::Done(id),
+            Some(wire::Initialize::InProgress) => Initialize::Begun,
+            // Never "no cluster yet": a member without data would make a new one. Identity 0 fits no data.
+            None => Initialize::Done(known.system_id.unwrap_or(SystemId(0))),
+        },
+    };
+    let config = raw
+        .config
+        .as_ref()
+        .and_then(|znode| parse(&mut garbage, &znode.data, ClusterConfig::parse));
+    // Garbage must not turn synchronous mode off.
+    let config = config.or_else(|| known.config.clone());
+    let status = raw
+        .status
+        .as_ref()
+        .and_then(|znode| parse(&mut garbage, &znode.data, wire::Status::parse));
+    let sync = raw
+        .sync
+        .as_ref()
+        .and_then(|znode| parse(&mut garbage, &znode.data, wire::SyncState::parse));
+    let failover = raw
+        .failover
+        .as_ref()
+        .and_then(|znode| parse(&mut garbage, &znode.data, wire::FailoverRequest::parse))
+        .filter(|request| !request.is_empty());
+    let history = raw
+        .history
+        .as_ref()
+        .and_then(|znode| parse(&mut garbage, &znode.data, wire::History::parse));
+    let mut members = BTreeMap::new();
+    for (name, znode) in &raw.members {
+        let Ok(name) = NodeName::try_from(name.as_str()) else {
+            garbage.push(format!("members/{name}: not a member's name"));
+            continue;
+        };
+        if let Some(member) = parse(&mut garbage, &znode.data, wire::Member::parse) {
+            members.insert(name, member);
+        }
+    }
+    let documents = Documents {
+        leader: leader.as_ref().map(|leader| leader.name.clone()),
+        system_id: match initialize {
+            Initialize::Done(id) if id != SystemId(0) => Some(id),
+            _ => None,
+        },
+        config_version: raw.config.as_ref().map(|znode| znode.version),
+        status: status.unwrap_or_default(),
+        sync: sync.unwrap_or_default(),
+        failover_version: raw.failover.as_ref().map(|znode| znode.version),
+        history: history.unwrap_or_default(),
+        history_version: raw.history.as_ref().map(|znode| znode.version),
+        own_member: raw.members.get(me.as_str()).map(|znode| OwnMember {
+            data: znode.data.clone(),
+            is_my_session: znode.owner == raw.session,
+        }),
+        config,
+        failover,
+        members,
+        garbage,
+    };
+    let cluster = Cluster {
+        epoch,
+        leader,
+        initialize,
+        config: documents.config.as_ref().map(settings),
+        sync: SyncRecord {
+            leader: documents.sync.leader.clone(),
+            standbys: documents.sync.sync_standby.clone(),
+            version: raw.sync.as_ref().map(|znode| znode.version),
+        },
+        failover: documents
+            .failover
+            .as_ref()
+            .zip(documents.failover_version)
+            .map(|(request, version)| {
+                let now = Timestamp::now();
+                FailoverRequest {
+                    leader: request.leader.clone(),
+                    candidate: request.member.clone(),
+                    later: request.scheduled_at.as_ref().is_some_and(|time| time.at > now),
+                    version,
+                }
+            }),
+        members: documents
+            .members
+            .iter()
+            .map(|(name, member)| (name.clone(), member_view(member)))
+            .collect(),
+        optime: documents.status.optime,
+        history: history_view(&documents.history),
+    };
+    (cluster, documents)
+}
+
+fn parse<T>(garbage: &mut Vec<String>, data: &[u8], parse: fn(&[u8]) -> Result<T, WireError>) -> Option<T> {
+    parse(data).map_err(|error| garbage.push(error.to_string())).ok()
+}
+
+fn settings(config: &ClusterConfig) -> ClusterSettings {
+    let settings = config.settings();
+    ClusterSettings {
+        // Quorum commit is served as plain synchronous mode: stricter about who may lead, never laxer.
+        synchronous: settings.synchronous_mode != wire::SynchronousMode::Off,
+        strict: settings.synchronous_mode_strict,
+        sync_count: usize::try_from(settings.synchronous_node_count.max(1)).unwrap_or(1),
+        maximum_lag: settings.maximum_lag_on_failover,
+        paused: settings.pause,
+    }
+}
+
+fn member_view(member: &wire::Member) -> Member {
+    Member {
+        is_primary: member.role == MemberRole::Primary,
+        is_running: member.state == MemberState::Running,
+        timeline: member.timeline,
+        checkpoint_pending: member.checkpoint_after_promote == Some(false),
+        nofailover: member.tags.nofailover(),
+        nosync: member.tags.nosync(),
+    }
+}
+
+fn history_view(history: &wire::History) -> History {
+    let switches = history.0.iter().map(|line| Switch {
+        parent: line.timeline,
+        switched_at: line.switched_at,
+        reason: line.reason.clone(),
+    });
+    let begun_by = history.0.iter().filter_map(|line| {
+        let name = NodeName::try_from(line.new_leader.as_deref()?).ok()?;
+        Some((Timeline(line.timeline.0.checked_add(1)?), name))
+    });
+    History {
+        switches: TimelineHistory(switches.collect()),
+        begun_by: begun_by.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(data: &[u8]) -> Option<Raw> {
+        Some(Raw {
+            data: data.to_vec(),
+            version: 3,
+            owner: 0,
+        })
+    }
+
+    /// Whatever stands in a znode, the agent goes on.
+    #[test]
+    fn garbage_everywhere_is_reported_and_survived() {
+        for garbage in [
+            &b"\xff\xfe\x00"[..],
+            b"{",
+            b"[[[1,2",
+            b"null",
+            b"",
+            b"{\"leader\": 5}",
+            b"-1",
+            b"[[4294967295,1,\"x\"]]",
+        ] {
+            let tree = RawTree {
+                session: 1,
+                leader: raw(garbage),
+                initialize: raw(garbage),
+                config: raw(garbage),
+                status: raw(garbage),
+                sync: raw(garbage),
+                failover: raw(garbage),
+                history: raw(garbage),
+                epoch: raw(garbage),
+                members: [
+                    ("db1".to_owned(), raw(garbage).unwrap()),
+                    ("../x".to_owned(), raw(garbage).unwrap()),
+                ]
+                .into(),
+            };
+            let me = NodeName::try_from("db1").unwrap();
+            let (_, documents) = understand(&tree, &me, &Known::default());
+            assert!(!documents.garbage.is_empty(), "{garbage:?} was not reported");
+        }
+    }
+}

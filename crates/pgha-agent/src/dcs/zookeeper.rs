@@ -1,0 +1,469 @@
+//! The ZooKeeper client behind rules of our own.
+//!
+//! The library sends a request even after its caller has given up on it, and after a reconnect (its channel is
+//! unbounded); it reports an expired session late; dropping its last handle closes the session. Therefore:
+//! nothing is written while disconnected; one write is in flight at a time, and its outcome is awaited even after the
+//! caller's deadline; every write of a leader checks the epoch; the session is detached, so that no accident of this
+//! process gives a leadership away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pgha_core::config::Config;
+use pgha_core::name::{Epoch, NodeName};
+use pgha_core::time::Instant;
+use pgha_core::wire::{EpochDoc, Paths};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, SessionState, Stat};
+
+use super::DcsError;
+use super::snapshot::{Raw, RawTree};
+use crate::clock;
+
+/// A write, with the condition under which it happens.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    /// Create `leader`, raise the epoch.
+    Take {
+        version: Option<i32>,
+        epoch: Epoch,
+        initialize: bool,
+    },
+    /// Replace our own `leader` of another session.
+    Reown { version: i32, epoch: Epoch },
+    /// Write `status`.
+    Renew {
+        version: i32,
+        epoch: Epoch,
+        status: Vec<u8>,
+    },
+    /// Delete `leader`.
+    Release { version: i32 },
+    /// Under the epoch, write one document; `expect` is its version (`None`: it must not exist).
+    Document {
+        version: i32,
+        path: String,
+        data: Vec<u8>,
+        expect: Option<i32>,
+    },
+    /// Write one document that needs no leadership.
+    Free {
+        path: String,
+        data: Vec<u8>,
+        expect: Option<i32>,
+    },
+    /// Announce this member; replaces what an earlier session of it left.
+    Announce { data: Vec<u8>, replace: Announced },
+}
+
+/// This member's znode as last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announced {
+    No,
+    ByThisSession,
+    ByAnother,
+}
+
+/// An acknowledged write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ack {
+    /// Just before it was sent.
+    pub(crate) sent: Instant,
+    /// The leadership that it took or renewed.
+    pub(crate) epoch: Option<Epoch>,
+    /// It began the leadership.
+    pub(crate) began: bool,
+}
+
+/// The connection to the ensemble.
+pub(crate) struct ZooKeeper {
+    hosts: String,
+    session_timeout: Duration,
+    paths: Arc<Paths>,
+    me: NodeName,
+    client: Option<Client>,
+    connecting: Option<JoinHandle<Result<Client, Error>>>,
+    watchers: Vec<JoinHandle<()>>,
+    in_flight: Option<JoinHandle<()>>,
+    acks: (mpsc::UnboundedSender<Ack>, mpsc::UnboundedReceiver<Ack>),
+    changed: Arc<Notify>,
+    base_made: bool,
+}
+
+impl ZooKeeper {
+    pub(crate) fn new(config: &Config, changed: Arc<Notify>) -> Self {
+        Self {
+            hosts: config.zookeeper.hosts.join(","),
+            session_timeout: config.timing().ttl.duration(),
+            paths: Arc::new(Paths::new(&config.namespace, &config.cluster)),
+            me: config.name.clone(),
+            client: None,
+            connecting: None,
+            watchers: Vec::new(),
+            in_flight: None,
+            acks: mpsc::unbounded_channel(),
+            changed,
+            base_made: false,
+        }
+    }
+
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// A connected client, or the reason why there is none. Connecting goes on in the background.
+    async fn client(&mut self, deadline: Duration) -> Result<Client, DcsError> {
+        if self
+            .client
+            .as_ref()
+            .is_some_and(|client| client.state().is_terminated())
+        {
+            tracing::warn!("the ZooKeeper session has expired");
+            self.client = None;
+            self.stop_watching();
+        }
+        if self.client.is_none() {
+            self.connect(deadline).await?;
+        }
+        match &self.client {
+            Some(client) if client.state() == SessionState::SyncConnected => Ok(client.clone()),
+            _ => Err(DcsError::Disconnected),
+        }
+    }
+
+    async fn connect(&mut self, deadline: Duration) -> Result<(), DcsError> {
+        let (hosts, timeout) = (self.hosts.clone(), self.session_timeout);
+        let connecting = self.connecting.get_or_insert_with(|| {
+            tokio::spawn(async move {
+                Client::connector()
+                    .with_session_timeout(timeout)
+                    .with_detached()
+                    .connect(&hosts)
+                    .await
+            })
+        });
+        let Ok(connected) = tokio::time::timeout(deadline, &mut *connecting).await else {
+            return Err(DcsError::Disconnected);
+        };
+        self.connecting = None;
+        let client = match connected {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return Err(DcsError::Other(format!("cannot connect to {}: {error}", self.hosts))),
+            Err(error) => return Err(DcsError::Other(error.to_string())),
+        };
+        // ZooKeeper clamps the timeout silently; a lease counted with another one would be a lie.
+        let granted = client.session_timeout();
+        if granted != self.session_timeout {
+            return Err(DcsError::Other(format!(
+                "asked for a session of {:?}, got {granted:?}: make tickTime, minSessionTimeout and maxSessionTimeout \
+                 of the ensemble fit timing.ttl",
+                self.session_timeout
+            )));
+        }
+        tracing::info!(session = %client.session_id(), "connected to ZooKeeper");
+        self.watch(&client);
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// Watches are one-shot, and only wake the loop: what is there is read, not concluded from an event.
+    fn watch(&mut self, client: &Client) {
+        self.stop_watching();
+        for path in [
+            self.paths.leader(),
+            self.paths.failover(),
+            self.paths.config(),
+            self.paths.initialize(),
+        ] {
+            let (client, changed) = (client.clone(), self.changed.clone());
+            self.watchers.push(tokio::spawn(async move {
+                while let Ok((_, watcher)) = client.check_and_watch_stat(&path).await {
+                    let event = watcher.changed().await;
+                    changed.notify_one();
+                    if event.session_state.is_terminated() {
+                        break;
+                    }
+                }
+                changed.notify_one();
+            }));
+        }
+    }
+
+    fn stop_watching(&mut self) {
+        for watcher in self.watchers.drain(..) {
+            watcher.abort();
+        }
+    }
+
+    /// Reads everything; all requests are sent at once.
+    pub(crate) async fn read(&mut self, deadline: Duration) -> Result<RawTree, DcsError> {
+        let begun = std::time::Instant::now();
+        let client = self.client(deadline).await?;
+        let read = async {
+            if !self.base_made {
+                make_base(&client, &self.paths).await?;
+                self.base_made = true;
+            }
+            read_tree(&client, &self.paths).await
+        };
+        let left = deadline.saturating_sub(begun.elapsed());
+        match tokio::time::timeout(left, read).await {
+            Ok(tree) => tree.map_err(|error| DcsError::Other(error.to_string())),
+            Err(_) => Err(DcsError::Timeout(deadline)),
+        }
+    }
+
+    /// Does one write. After [`DcsError::Timeout`] it may still happen; until it is answered no other is begun.
+    pub(crate) async fn write(&mut self, write: Write, deadline: Duration) -> Result<(), DcsError> {
+        if self.in_flight.as_ref().is_some_and(|task| !task.is_finished()) {
+            return Err(DcsError::InFlight);
+        }
+        let client = self
+            .client
+            .clone()
+            .filter(|client| client.state() == SessionState::SyncConnected);
+        let client = client.ok_or(DcsError::Disconnected)?;
+        let (paths, me) = (self.paths.clone(), self.me.clone());
+        let (acks, changed) = (self.acks.0.clone(), self.changed.clone());
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.in_flight = Some(tokio::spawn(async move {
+            let sent = clock::now();
+            let done = perform(&client, &paths, &me, &write).await;
+            if done.is_ok() {
+                let ack = match write {
+                    Write::Take { epoch, .. } | Write::Reown { epoch, .. } => Some(Ack {
+                        sent,
+                        epoch: Some(epoch),
+                        began: true,
+                    }),
+                    Write::Renew { epoch, .. } => Some(Ack {
+                        sent,
+                        epoch: Some(epoch),
+                        began: false,
+                    }),
+                    _ => None,
+                };
+                if let Some(ack) = ack {
+                    let _ = acks.send(ack);
+                }
+            }
+            if answer.send(done).is_err() {
+                // The caller has given up; what has become of it shows at the next look.
+                changed.notify_one();
+            }
+        }));
+        match tokio::time::timeout(deadline, answered).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(DcsError::Other("the write was abandoned".to_owned())),
+            Err(_) => Err(DcsError::Timeout(deadline)),
+        }
+    }
+
+    /// Writes acknowledged since the last call.
+    pub(crate) fn acknowledged(&mut self) -> Vec<Ack> {
+        std::iter::from_fn(|| self.acks.1.try_recv().ok()).collect()
+    }
+}
+
+async fn make_base(client: &Client, paths: &Paths) -> Result<(), Error> {
+    let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    client.mkdir(&paths.members(), &options).await?;
+    let epoch = paths.epoch();
+    if let Some((parent, _)) = epoch.rsplit_once('/') {
+        client.mkdir(parent, &options).await?;
+    }
+    Ok(())
+}
+
+fn raw((data, stat): (Vec<u8>, Stat)) -> Raw {
+    Raw {
+        data,
+        version: stat.version,
+        owner: stat.ephemeral_owner,
+    }
+}
+
+/// An absent znode is not an error.
+fn optional(answer: Result<(Vec<u8>, Stat), Error>) -> Result<Option<Raw>, Error> {
+    match answer {
+        Ok(found) => Ok(Some(raw(found))),
+        Err(Error::NoNode) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn read_tree(client: &Client, paths: &Paths) -> Result<RawTree, Error> {
+    let names = client.list_children(&paths.members()).await?;
+    let fixed = [
+        paths.epoch(),
+        paths.leader(),
+        paths.initialize(),
+        paths.config(),
+        paths.status(),
+        paths.sync(),
+        paths.failover(),
+        paths.history(),
+    ];
+    let members = join_all(
+        names
+            .iter()
+            .map(|name| client.get_data(&format!("{}/{name}", paths.members()))),
+    );
+    let fixed = join_all(fixed.iter().map(|path| client.get_data(path)));
+    let (fixed, members) = futures_util::future::join(fixed, members).await;
+    let mut fixed = fixed.into_iter().map(optional);
+    let mut next = || fixed.next().unwrap_or(Ok(None));
+    Ok(RawTree {
+        session: client.session_id().0,
+        epoch: next()?,
+        leader: next()?,
+        initialize: next()?,
+        config: next()?,
+        status: next()?,
+        sync: next()?,
+        failover: next()?,
+        history: next()?,
+        members: names
+            .into_iter()
+            .zip(members)
+            .filter_map(|(name, answer)| optional(answer).transpose().map(|answer| answer.map(|raw| (name, raw))))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -> Result<(), DcsError> {
+    let acls = Acls::anyone_all();
+    let persistent = CreateMode::Persistent.with_acls(acls);
+    let ephemeral = CreateMode::Ephemeral.with_acls(acls);
+    let mut multi = client.new_multi_writer();
+    // The steps in order, so that a refusal can be told by its index.
+    let mut steps: Vec<String> = Vec::new();
+    let epoch_path = paths.epoch();
+    let leader_path = paths.leader();
+    let broken = |error: Error| DcsError::Other(error.to_string());
+    let record = |epoch: Epoch| {
+        EpochDoc {
+            epoch,
+            leader: me.clone(),
+        }
+        .render()
+    };
+    match write {
+        Write::Take {
+            version,
+            epoch,
+            initialize,
+        } => {
+            match version {
+                Some(version) => multi
+                    .add_set_data(&epoch_path, &record(*epoch), Some(*version))
+                    .map_err(broken)?,
+                None => multi
+                    .add_create(&epoch_path, &record(*epoch), &persistent)
+                    .map_err(broken)?,
+            }
+            steps.push(epoch_path);
+            multi
+                .add_create(&leader_path, me.as_str().as_bytes(), &ephemeral)
+                .map_err(broken)?;
+            steps.push(leader_path);
+            if *initialize {
+                multi
+                    .add_create(&paths.initialize(), b"", &persistent)
+                    .map_err(broken)?;
+                steps.push(paths.initialize());
+            }
+        }
+        Write::Reown { version, epoch } => {
+            multi
+                .add_set_data(&epoch_path, &record(*epoch), Some(*version))
+                .map_err(broken)?;
+            multi.add_delete(&leader_path, None).map_err(broken)?;
+            multi
+                .add_create(&leader_path, me.as_str().as_bytes(), &ephemeral)
+                .map_err(broken)?;
+            steps.extend([epoch_path, leader_path.clone(), leader_path]);
+        }
+        Write::Renew { version, status, .. } => {
+            let path = paths.status();
+            multi.add_check_version(&epoch_path, *version).map_err(broken)?;
+            // The znode itself proves that this session is known: its owner is compared at every look.
+            multi.add_set_data(&path, status, None).map_err(broken)?;
+            steps.extend([epoch_path, path]);
+        }
+        Write::Release { version } => {
+            multi.add_check_version(&epoch_path, *version).map_err(broken)?;
+            multi.add_delete(&leader_path, None).map_err(broken)?;
+            steps.extend([epoch_path, leader_path]);
+        }
+        Write::Document {
+            version,
+            path,
+            data,
+            expect,
+        } => {
+            multi.add_check_version(&epoch_path, *version).map_err(broken)?;
+            steps.push(epoch_path);
+            put(&mut multi, path, data, *expect).map_err(broken)?;
+            steps.push(path.clone());
+        }
+        Write::Free { path, data, expect } => {
+            put(&mut multi, path, data, *expect).map_err(broken)?;
+            steps.push(path.clone());
+        }
+        Write::Announce { data, replace } => {
+            let path = paths.member(me);
+            match replace {
+                Announced::No => multi.add_create(&path, data, &ephemeral).map_err(broken)?,
+                Announced::ByThisSession => multi.add_set_data(&path, data, None).map_err(broken)?,
+                Announced::ByAnother => {
+                    multi.add_delete(&path, None).map_err(broken)?;
+                    multi.add_create(&path, data, &ephemeral).map_err(broken)?;
+                }
+            }
+            steps.push(path);
+        }
+    }
+    match multi.commit().await {
+        Ok(_) => Ok(()),
+        Err(MultiWriteError::OperationFailed {
+            index,
+            source: Error::NoNode,
+        }) if matches!(write, Write::Renew { .. }) && index == 1 => create_status(client, paths, write).await,
+        Err(MultiWriteError::OperationFailed {
+            index,
+            source: Error::BadVersion | Error::NodeExists | Error::NoNode,
+        }) => Err(DcsError::Changed(steps.get(index).cloned().unwrap_or_default())),
+        Err(error) => Err(DcsError::Other(error.to_string())),
+    }
+}
+
+/// The first renewal of a cluster finds no `status` yet.
+async fn create_status(client: &Client, paths: &Paths, write: &Write) -> Result<(), DcsError> {
+    let Write::Renew { version, status, .. } = write else {
+        return Ok(());
+    };
+    let broken = |error: Error| DcsError::Other(error.to_string());
+    let mut multi = client.new_multi_writer();
+    multi.add_check_version(&paths.epoch(), *version).map_err(broken)?;
+    let persistent = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    multi.add_create(&paths.status(), status, &persistent).map_err(broken)?;
+    match multi.commit().await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(DcsError::Other(error.to_string())),
+    }
+}
+
+fn put(
+    multi: &mut zookeeper_client::MultiWriter<'_>,
+    path: &str,
+    data: &[u8],
+    expect: Option<i32>,
+) -> Result<(), Error> {
+    match expect {
+        Some(version) => multi.add_set_data(path, data, Some(version)),
+        None => multi.add_create(path, data, &CreateMode::Persistent.with_acls(Acls::anyone_all())),
+    }
+}

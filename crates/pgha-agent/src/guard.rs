@@ -1,0 +1,92 @@
+//! The dead-man's switch: a process of its own that kills Postgres when the lease is over.
+//!
+//! It depends on nothing but the lease file and the clock. An agent that hangs, crashes or is stopped leaves Postgres
+//! running only until the lease ends; this is what ends it. It decides nothing: it compares two numbers.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::time::Duration;
+
+use pgha_core::config::Config;
+use pgha_core::time::{Instant, Millis};
+
+use crate::lease_file::LeaseFile;
+use crate::postgres::process::Postmaster;
+use crate::{clock, files};
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// The agent takes a guard that was not heard of for this long for dead.
+const SILENCE: Millis = Millis(1000);
+
+/// Watches until the process is ended.
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    // Memory that has to be read from a full disk first is of no use to a guard.
+    if let Err(error) = nix::sys::mman::mlockall(nix::sys::mman::MlockAllFlags::all()) {
+        tracing::warn!(%error, "cannot lock the guard's memory; it may be late when the machine swaps");
+    }
+    let lease_file = LeaseFile::in_dir(&config.run_dir);
+    let patience = Duration::from_millis(config.timing().stop_budget.0 / 2);
+    let heartbeat = heartbeat_file(&config.run_dir);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(lease_file = %config.run_dir.display(), "guarding the lease");
+    let mut beat = Instant(0);
+    loop {
+        let now = clock::now();
+        if now.since(beat) >= Millis(250) {
+            files::replace(&heartbeat, format!("{} {}", now.0, std::process::id()).as_bytes())?;
+            beat = now;
+        }
+        let over = match lease_file.read() {
+            Ok(None) => None,
+            Ok(Some(record)) if now < record.fence_at => None,
+            Ok(Some(record)) => Some(format!("lease of epoch {} was not renewed in time", record.lease.epoch)),
+            Err(error) => Some(format!("the lease file cannot be read: {error}")),
+        };
+        if let Some(why) = over {
+            if let Some(postmaster) = Postmaster::find(&config.postgres.data_dir) {
+                tracing::error!(%why, "killing Postgres");
+                postmaster.kill_for_certain(patience);
+            }
+            lease_file.forget()?;
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+fn heartbeat_file(run_dir: &Path) -> std::path::PathBuf {
+    run_dir.join("guard")
+}
+
+/// When the guard looked last, and its process.
+fn last_beat(run_dir: &Path) -> Option<(Instant, i32)> {
+    let text = std::fs::read_to_string(heartbeat_file(run_dir)).ok()?;
+    let (beat, pid) = text.trim().split_once(' ')?;
+    Some((Instant(beat.parse().ok()?), pid.parse().ok()?))
+}
+
+/// Whether a guard has looked at the lease lately.
+pub(crate) fn is_alive(run_dir: &Path, now: Instant) -> bool {
+    last_beat(run_dir).is_some_and(|(beat, _)| now.since(beat) < SILENCE)
+}
+
+/// Starts a guard that outlives this process, however it ends.
+pub(crate) fn spawn(config: &Path) -> std::io::Result<()> {
+    let mut child = std::process::Command::new(std::env::current_exe()?)
+        .arg("guard")
+        .arg("--config")
+        .arg(config)
+        .stdin(std::process::Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    std::thread::spawn(move || child.wait());
+    Ok(())
+}
+
+/// Ends the guard after a clean shutdown: there is no Postgres left to kill.
+pub(crate) fn end(run_dir: &Path) {
+    if let Some((_, pid)) = last_beat(run_dir).filter(|(beat, _)| clock::now().since(*beat) < SILENCE) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+    }
+}

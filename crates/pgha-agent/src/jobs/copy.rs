@@ -1,0 +1,50 @@
+//! A fresh copy of the leader, made beside the old data and put in its place only when it is whole.
+
+use std::sync::Arc;
+
+use super::{JobError, run::run};
+use crate::context::Context;
+use crate::files;
+use crate::postgres::conf::Upstream;
+
+/// See the module.
+pub(crate) async fn copy(context: Arc<Context>, source: Upstream) -> Result<(), JobError> {
+    let data_dir = &context.config.postgres.data_dir;
+    let (new, old) = (context.new_data_dir(), context.old_data_dir());
+    files::remove(&new).map_err(JobError::file(&new))?;
+    let args = [
+        format!("--pgdata={}", new.display()),
+        format!("--dbname={}", context.conf.conninfo(&source)),
+        "--wal-method=stream".to_owned(),
+        "--checkpoint=fast".to_owned(),
+        "--no-password".to_owned(),
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    run(&context.program("pg_basebackup"), &args).await?;
+    let bytes = size(&new);
+    if data_dir.exists() {
+        files::remove(&old).map_err(JobError::file(&old))?;
+        std::fs::rename(data_dir, &old).map_err(JobError::file(data_dir))?;
+    }
+    std::fs::rename(&new, data_dir).map_err(JobError::file(data_dir))?;
+    files::sync_parent(data_dir).map_err(JobError::file(data_dir))?;
+    context
+        .past()
+        .rewinding(false)
+        .map_err(JobError::failed("recording the copy"))?;
+    tracing::info!(source = %source.name, bytes, "copied");
+    Ok(())
+}
+
+/// Bytes in a directory tree.
+fn size(path: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,117 @@
+//! Slow actions: each a task that the loop can give up, and whose state is part of the next observation.
+
+mod bootstrap;
+mod copy;
+mod promote;
+mod rewind;
+mod run;
+mod start;
+mod stop;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) use bootstrap::bootstrap;
+pub(crate) use copy::copy;
+use pgha_core::observation::{EndedJob, JobKind, Outcome, RunningJob};
+use pgha_core::time::Instant;
+pub(crate) use promote::promote;
+pub(crate) use rewind::rewind;
+pub(crate) use start::{Mode, start};
+pub(crate) use stop::stop;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::clock;
+
+/// Why a slow action did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JobError {
+    /// It may work later.
+    #[error("{0}")]
+    Failed(String),
+    /// It cannot work.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+impl JobError {
+    /// For `map_err`: what was being done, and the cause.
+    pub(crate) fn failed<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> Self {
+        move |error| Self::Failed(format!("{what}: {error}"))
+    }
+
+    /// For `map_err` on a file operation.
+    pub(crate) fn file<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Self {
+        Self::failed(path.display().to_string())
+    }
+}
+
+/// A slow action under way.
+#[derive(Debug)]
+pub(crate) struct Job {
+    kind: JobKind,
+    since: Instant,
+    task: JoinHandle<Result<(), JobError>>,
+}
+
+impl Job {
+    /// Begins; `finished` is notified at the end.
+    pub(crate) fn begin(
+        kind: JobKind,
+        finished: &Arc<Notify>,
+        work: impl Future<Output = Result<(), JobError>> + Send + 'static,
+    ) -> Self {
+        let finished = finished.clone();
+        let task = tokio::spawn(async move {
+            let outcome = work.await;
+            finished.notify_one();
+            outcome
+        });
+        Self {
+            kind,
+            since: clock::now(),
+            task,
+        }
+    }
+
+    /// For an observation.
+    pub(crate) fn view(&self) -> RunningJob {
+        RunningJob {
+            kind: self.kind,
+            since: self.since,
+        }
+    }
+
+    /// Whether there is an outcome to collect.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// The outcome.
+    pub(crate) async fn outcome(self) -> EndedJob {
+        let outcome = match self.task.await {
+            Ok(Ok(())) => Outcome::Done,
+            Ok(Err(JobError::Failed(why))) => Outcome::Failed(why),
+            Ok(Err(JobError::Impossible(why))) => Outcome::Impossible(why),
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        let millis = clock::now().since(self.since).0;
+        match &outcome {
+            Outcome::Done => tracing::info!(job = %self.kind, millis, "done"),
+            Outcome::Failed(why) | Outcome::Impossible(why) => {
+                tracing::error!(job = %self.kind, millis, %why, "failed")
+            }
+        }
+        EndedJob {
+            kind: self.kind,
+            outcome,
+        }
+    }
+
+    /// Gives it up. Its child processes end with it.
+    pub(crate) async fn cancel(self) -> EndedJob {
+        self.task.abort();
+        self.outcome().await
+    }
+}

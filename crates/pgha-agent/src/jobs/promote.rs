@@ -1,0 +1,89 @@
+//! Promotion, bounded by the lease; and the archive's gap that the old primary left.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgha_core::name::Epoch;
+use pgha_core::time::Instant;
+
+use super::JobError;
+use crate::clock;
+use crate::context::Context;
+use crate::postgres::query::{Connection, RoleSeen};
+
+/// Replay of what was received may take a while; the lease, not this, bounds the danger.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub(crate) async fn promote(context: Arc<Context>, epoch: Epoch, not_after: Instant) -> Result<(), JobError> {
+    let mut connection = Connection::new(&context.config, Duration::from_secs(2));
+    let asking = || JobError::failed("asking Postgres");
+    context
+        .past()
+        .leads_in(epoch)
+        .map_err(JobError::failed("recording the leadership"))?;
+    if clock::now() >= not_after {
+        return Err(JobError::Failed("the lease is too short by now".to_owned()));
+    }
+    connection
+        .execute("SELECT pg_promote(wait => false)", Duration::from_secs(2))
+        .await
+        .map_err(asking())?;
+    let promoted = async {
+        loop {
+            match connection.text("SELECT pg_is_in_recovery()::text").await {
+                Ok(Some(answer)) if answer == "false" => return,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, promoted)
+        .await
+        .map_err(|_| JobError::Failed(format!("not promoted within {PATIENCE:?}")))?;
+    let heartbeat = connection.heartbeat().await.map_err(asking())?;
+    if !matches!(heartbeat.role, RoleSeen::Primary(_)) {
+        return Err(JobError::Failed("Postgres says that it is still a standby".to_owned()));
+    }
+    context
+        .past()
+        .promoted_to(heartbeat.timeline)
+        .map_err(JobError::failed("recording the timeline"))?;
+    if context.config.archive.is_some() {
+        let again = archive_again(&context.config.postgres.data_dir, heartbeat.timeline.0)
+            .map_err(JobError::failed("archiving the old timeline's WAL again"))?;
+        tracing::info!(
+            timeline = heartbeat.timeline.0,
+            segments = again,
+            "promoted; archiving again what the old primary may not have archived"
+        );
+    }
+    Ok(())
+}
+
+/// With `archive_mode = on` a standby marks every segment that it received as archived (`XLogArchiveForceDone`), be it
+/// true or not. What the dead primary had not archived would be missing for ever; archiving twice is harmless.
+fn archive_again(data_dir: &Path, timeline: u32) -> io::Result<usize> {
+    let mut again = 0;
+    for entry in std::fs::read_dir(data_dir.join("pg_wal/archive_status"))? {
+        let path = entry?.path();
+        let Some(segment) = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|n| n.strip_suffix(".done"))
+        else {
+            continue;
+        };
+        let older = segment.len() == 24
+            && segment
+                .get(..8)
+                .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+                .is_some_and(|it| it < timeline);
+        if older && data_dir.join("pg_wal").join(segment).exists() {
+            std::fs::rename(&path, path.with_extension("ready"))?;
+            again += 1;
+        }
+    }
+    Ok(again)
+}

@@ -1,0 +1,94 @@
+//! `pg_rewind`: back onto the leader's history, copying only what differs.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::JobError;
+use super::run::{RunError, run};
+use crate::context::Context;
+use crate::postgres::conf::Upstream;
+
+/// See the module. WAL that the leader does not have is put into quarantine first: it may hold commits that were never
+/// acknowledged, and `pg_rewind` deletes it.
+pub(crate) async fn rewind(context: Arc<Context>, source: Upstream, parted_in: Option<String>) -> Result<(), JobError> {
+    let data_dir = &context.config.postgres.data_dir;
+    quarantine(&context, parted_in.as_deref()).map_err(JobError::failed("putting WAL into quarantine"))?;
+    context
+        .past()
+        .rewinding(true)
+        .map_err(JobError::failed("recording the rewind"))?;
+    // pg_rewind recovers an unclean data directory in single-user mode, which refuses to run as a standby; and it
+    // reads restore_command from the configuration.
+    context.conf.set_standby(false).map_err(JobError::file(data_dir))?;
+    context
+        .conf
+        .write_settings(&std::collections::BTreeMap::new())
+        .map_err(JobError::file(data_dir))?;
+    let args = [
+        format!("--target-pgdata={}", data_dir.display()),
+        format!("--source-server={}", context.conf.rewind_source(&source)),
+        "--restore-target-wal".to_owned(),
+        "--progress".to_owned(),
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let printed = match run(&context.program("pg_rewind"), &args).await {
+        Ok(printed) => printed,
+        Err(error) => return Err(classify(error)),
+    };
+    context
+        .past()
+        .rewinding(false)
+        .map_err(JobError::failed("recording the rewind"))?;
+    let said = format!("{}\n{}", printed.stdout, printed.stderr);
+    let moved = said
+        .lines()
+        .find(|line| line.contains("need to copy") || line.contains("no rewind required"));
+    tracing::info!(source = %source.name, moved = moved.unwrap_or("nothing"), "rewound");
+    Ok(())
+}
+
+/// A source that cannot be reached may come back; anything else will fail again.
+fn classify(error: RunError) -> JobError {
+    let text = error.to_string();
+    let unreachable = matches!(error, RunError::Start { .. })
+        || [
+            "could not connect",
+            "connection to server",
+            "server closed the connection",
+            "starting up",
+        ]
+        .iter()
+        .any(|sign| text.contains(sign));
+    if unreachable {
+        JobError::Failed(text)
+    } else {
+        JobError::Impossible(text)
+    }
+}
+
+/// Copies the segments from the one in which the histories parted, and all that were not archived.
+fn quarantine(context: &Context, parted_in: Option<&str>) -> std::io::Result<()> {
+    let wal = context.config.postgres.data_dir.join("pg_wal");
+    let mut segments: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(&wal)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let unarchived = wal.join("archive_status").join(format!("{name}.ready")).exists();
+        // Names sort by timeline, then by position.
+        if is_segment && (unarchived || parted_in.is_some_and(|first| name.as_str() >= first)) {
+            segments.push(name);
+        }
+    }
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let dir = context.config.state_dir.join("quarantine").join(stamp);
+    std::fs::create_dir_all(&dir)?;
+    for segment in &segments {
+        std::fs::copy(wal.join(segment), dir.join(segment))?;
+    }
+    tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Start the postmaster, as a primary or as a standby, and wait until it answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use pgha_core::name::Epoch;
+use pgha_core::time::Instant;
+
+use super::JobError;
+use crate::clock;
+use crate::context::Context;
+use crate::postgres::conf::Upstream;
+use crate::postgres::process::Postmaster;
+use crate::postgres::query::Connection;
+use crate::postgres::supervisor;
+
+/// How to start.
+#[derive(Debug, Clone)]
+pub(crate) enum Mode {
+    /// On the same timeline, accepting writes under `epoch`; not begun after `not_after`.
+    Primary { epoch: Epoch, not_after: Instant },
+    /// Read-only.
+    Standby(Option<Upstream>),
+}
+
+/// A postmaster that has not appeared by then does not come.
+const APPEARANCE: Duration = Duration::from_secs(15);
+
+/// Crash recovery and replay up to consistency may take this long (Patroni's `primary_start_timeout`).
+const READINESS: Duration = Duration::from_secs(300);
+
+/// See the module.
+pub(crate) async fn start(
+    context: Arc<Context>,
+    parameters: BTreeMap<String, String>,
+    mode: Mode,
+) -> Result<(), JobError> {
+    let conf = &context.conf;
+    let data_dir = &context.config.postgres.data_dir;
+    let writing = || JobError::file(data_dir);
+    conf.write_settings(&parameters).map_err(writing())?;
+    match &mode {
+        Mode::Primary { epoch, not_after } => {
+            conf.write_upstream(None).map_err(writing())?;
+            conf.set_standby(false).map_err(writing())?;
+            context
+                .past()
+                .leads_in(*epoch)
+                .map_err(JobError::failed("recording the leadership"))?;
+            if clock::now() >= *not_after {
+                return Err(JobError::Failed("the lease is too short by now".to_owned()));
+            }
+        }
+        Mode::Standby(upstream) => {
+            conf.write_upstream(upstream.as_ref()).map_err(writing())?;
+            conf.write_sync_names("").map_err(writing())?;
+            conf.set_standby(true).map_err(writing())?;
+        }
+    }
+    supervisor::start(&context.config)
+        .await
+        .map_err(|error| JobError::Failed(error.to_string()))?;
+    ready(&context).await
+}
+
+/// Waits until Postgres answers queries, or is seen to have died.
+async fn ready(context: &Context) -> Result<(), JobError> {
+    let config = &context.config;
+    let died = |what: &str| Err(JobError::Failed(format!("{what}; {}", supervisor::log_hint(config))));
+    let mut connection = Connection::new(config, Duration::from_secs(2));
+    let begun = StdInstant::now();
+    let mut appeared = false;
+    while begun.elapsed() < READINESS {
+        let alive = Postmaster::find(&config.postgres.data_dir).is_some();
+        if appeared && !alive {
+            return died("Postgres died while starting");
+        }
+        appeared |= alive;
+        if !appeared && begun.elapsed() > APPEARANCE {
+            return died("Postgres did not start");
+        }
+        if alive && connection.text("SELECT 'ready'").await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    died("Postgres did not become ready in time")
+}

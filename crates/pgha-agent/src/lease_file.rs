@@ -1,0 +1,52 @@
+//! The lease as the guard sees it, and as a restarted agent finds it: one small file under `/run`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pgha_core::lease::Lease;
+use pgha_core::time::Instant;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// A lease, and when to fence if it is not renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The lease.
+    pub(crate) lease: Lease,
+    /// From here on Postgres must be stopped.
+    pub(crate) fence_at: Instant,
+}
+
+/// Where the record is kept. `/run` does not survive a reboot, and neither does the clock that it is written in.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaseFile {
+    path: PathBuf,
+}
+
+impl LeaseFile {
+    pub(crate) fn in_dir(run_dir: &Path) -> Self {
+        Self {
+            path: run_dir.join("lease.json"),
+        }
+    }
+
+    /// Writes the record; the guard sees it at its next look.
+    pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
+        files::replace(&self.path, &serde_json::to_vec(record)?)
+    }
+
+    /// The record; `None` where there is none. One that cannot be read is an error, and the guard takes it for over.
+    pub(crate) fn read(&self) -> io::Result<Option<Record>> {
+        match std::fs::read(&self.path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Postgres accepts no writes any more: nothing is left to guard.
+    pub(crate) fn forget(&self) -> io::Result<()> {
+        files::remove(&self.path)
+    }
+}

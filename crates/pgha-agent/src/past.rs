@@ -1,0 +1,83 @@
+//! What the data directory has been through, kept where it survives a reboot.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pgha_core::lsn::Timeline;
+use pgha_core::name::Epoch;
+use pgha_core::observation::Past;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// The record and its file.
+#[derive(Debug)]
+pub(crate) struct PastFile {
+    path: PathBuf,
+    record: Record,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Record {
+    promoted_to: Option<Timeline>,
+    led_in: Option<Epoch>,
+    rewind_unfinished: bool,
+}
+
+impl PastFile {
+    /// Opens it. An unreadable record is an error: guessing here could bless a diverged copy.
+    pub(crate) fn open(state_dir: &Path) -> io::Result<Self> {
+        let path = state_dir.join("past.json");
+        let record = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path, record })
+    }
+
+    /// For an observation.
+    pub(crate) fn view(&self, old_data_kept: bool) -> Past {
+        let Record {
+            promoted_to,
+            led_in,
+            rewind_unfinished,
+        } = self.record;
+        Past {
+            promoted_to,
+            led_in,
+            rewind_unfinished,
+            old_data_kept,
+        }
+    }
+
+    /// Before the first write can be accepted under `epoch`.
+    pub(crate) fn leads_in(&mut self, epoch: Epoch) -> io::Result<()> {
+        self.change(|record| record.led_in = Some(epoch))
+    }
+
+    /// After a promotion.
+    pub(crate) fn promoted_to(&mut self, timeline: Timeline) -> io::Result<()> {
+        self.change(|record| record.promoted_to = Some(timeline))
+    }
+
+    /// Before and after `pg_rewind`.
+    pub(crate) fn rewinding(&mut self, unfinished: bool) -> io::Result<()> {
+        self.change(|record| {
+            record.rewind_unfinished = unfinished;
+            if !unfinished {
+                // The data is the leader's now; what this member promoted before is not in it any more.
+                record.promoted_to = None;
+            }
+        })
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let mut record = self.record;
+        change(&mut record);
+        files::replace(&self.path, &serde_json::to_vec(&record)?)?;
+        self.record = record;
+        Ok(())
+    }
+}

@@ -1,0 +1,351 @@
+//! The configuration files that the agent owns inside the data directory.
+//!
+//! | file | content | changes |
+//! |---|---|---|
+//! | `postgresql.base.conf` | what `initdb` wrote | never |
+//! | `postgresql.conf` | includes the others; settings of cluster and member | with the settings |
+//! | `pgha.sync.conf` | `synchronous_standby_names` | with the synchronous standbys |
+//! | `pgha.upstream.conf` | `primary_conninfo`, `primary_slot_name` | with the leader |
+//! | `pg_hba.conf` | who may connect | with the settings |
+//!
+//! Three small files instead of one, so that a change of one concern cannot undo another.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pgha_core::config::{Archive, Config, OWNED_PARAMETERS, Secrets};
+use pgha_core::name::NodeName;
+
+use crate::files;
+
+/// Renders the files of one member.
+#[derive(Debug)]
+pub(crate) struct Conf {
+    config: Config,
+    own_binary: PathBuf,
+}
+
+/// Settings that every member gets unless somebody sets them. Each is needed for quick and safe failover.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("wal_level", "replica"),
+    ("max_wal_senders", "10"),
+    ("max_replication_slots", "10"),
+    // A standby that lost its upstream tries again after this; Postgres' own default is 5 s.
+    ("wal_retrieve_retry_interval", "500ms"),
+    // A dead standby or primary is noticed within this, not after a minute.
+    ("wal_sender_timeout", "5s"),
+    ("wal_receiver_timeout", "5s"),
+    ("archive_timeout", "60"),
+    ("wal_keep_size", "256MB"),
+    ("log_line_prefix", "%m [%p] %q%u@%d "),
+];
+
+impl Conf {
+    pub(crate) fn new(config: Config) -> io::Result<Self> {
+        Ok(Self {
+            config,
+            own_binary: std::env::current_exe()?,
+        })
+    }
+
+    fn data(&self, file: &str) -> PathBuf {
+        self.config.postgres.data_dir.join(file)
+    }
+
+    /// Writes `postgresql.conf` and `pg_hba.conf`; says whether anything changed.
+    pub(crate) fn write_settings(&self, cluster: &BTreeMap<String, String>) -> io::Result<bool> {
+        let base = self.data("postgresql.base.conf");
+        let main = self.data("postgresql.conf");
+        if !base.exists() && main.exists() {
+            std::fs::rename(&main, &base)?;
+        }
+        let conf = write_if_changed(&main, &self.settings(cluster))?;
+        let hba = write_if_changed(&self.data("pg_hba.conf"), &self.hba())?;
+        for file in ["pgha.sync.conf", "pgha.upstream.conf"] {
+            if !self.data(file).exists() {
+                files::replace(&self.data(file), b"")?;
+            }
+        }
+        // ALTER SYSTEM, and tools that restore backups, leave settings here that would override ours.
+        let overridden = self.purge_auto_conf()?;
+        Ok(conf || hba || overridden)
+    }
+
+    fn settings(&self, cluster: &BTreeMap<String, String>) -> String {
+        let mut values: BTreeMap<String, String> = DEFAULTS
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let may_set = |name: &&String| !OWNED_PARAMETERS.contains(&name.to_ascii_lowercase().as_str());
+        for (name, value) in cluster
+            .iter()
+            .chain(&self.config.postgres.parameters)
+            .filter(|(name, _)| may_set(name))
+        {
+            values.insert(name.to_ascii_lowercase(), value.clone());
+        }
+        let postgres = &self.config.postgres;
+        for (name, value) in [
+            ("listen_addresses", postgres.listen.clone()),
+            ("port", postgres.port.to_string()),
+            ("unix_socket_directories", postgres.socket_dir.display().to_string()),
+            ("cluster_name", self.config.cluster.to_string()),
+            ("hot_standby", "on".into()),
+            ("wal_log_hints", "on".into()),
+            ("recovery_target_timeline", "latest".into()),
+            ("restore_command", self.restore_command()),
+            (
+                "archive_mode",
+                if self.config.archive.is_some() {
+                    "on".into()
+                } else {
+                    "off".into()
+                },
+            ),
+            ("archive_command", self.archive_command()),
+        ] {
+            values.insert(name.into(), value);
+        }
+        let mut text = String::from(
+            "# Written by pgha-agent; what is changed here is lost.\n\
+             # Cluster-wide settings: `pghactl config set`. Settings of this member: /etc/pgha/agent.toml.\n\
+             include_if_exists 'postgresql.base.conf'\n",
+        );
+        for (name, value) in values {
+            text.push_str(&format!("{name} = {}\n", quote(&value)));
+        }
+        text.push_str("include_if_exists 'pgha.sync.conf'\ninclude_if_exists 'pgha.upstream.conf'\n");
+        text
+    }
+
+    fn archive_command(&self) -> String {
+        match &self.config.archive {
+            None => String::new(),
+            Some(Archive::Pgbackrest { stanza, config }) => {
+                format!(
+                    "pgbackrest --config={} --stanza={stanza} archive-push %p",
+                    config.display()
+                )
+            }
+            Some(Archive::Directory { path }) => {
+                format!("{} archive put {} %p", self.own_binary.display(), path.display())
+            }
+        }
+    }
+
+    fn restore_command(&self) -> String {
+        match &self.config.archive {
+            None => String::new(),
+            Some(Archive::Pgbackrest { stanza, config }) => {
+                format!(
+                    "pgbackrest --config={} --stanza={stanza} archive-get %f \"%p\"",
+                    config.display()
+                )
+            }
+            Some(Archive::Directory { path }) => {
+                format!("{} archive get {}/%f %p", self.own_binary.display(), path.display())
+            }
+        }
+    }
+
+    fn hba(&self) -> String {
+        let postgres = &self.config.postgres;
+        let mut text = format!(
+            "# Written by pgha-agent; what is changed here is lost.\nlocal all {} peer\n",
+            postgres.superuser
+        );
+        for network in &postgres.replication_networks {
+            text.push_str(&format!(
+                "host replication {replicator} {network} scram-sha-256\n\
+                 host postgres {rewinder} {network} scram-sha-256\n",
+                replicator = postgres.replication_user,
+                rewinder = postgres.rewind_user,
+            ));
+        }
+        for line in &postgres.hba {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+
+    fn purge_auto_conf(&self) -> io::Result<bool> {
+        let path = self.data("postgresql.auto.conf");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let owned = |line: &str| {
+            let name = line.split(['=', ' ', '\t']).next().unwrap_or_default();
+            OWNED_PARAMETERS.contains(&name.to_ascii_lowercase().as_str())
+        };
+        if !text.lines().any(owned) {
+            return Ok(false);
+        }
+        for line in text.lines().filter(|line| owned(line)) {
+            let name = line.split(['=', ' ', '\t']).next().unwrap_or_default();
+            tracing::warn!(
+                setting = name,
+                "removing a setting from postgresql.auto.conf that pgha owns"
+            );
+        }
+        let kept: String = text
+            .lines()
+            .filter(|line| !owned(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        files::replace(&path, kept.as_bytes())?;
+        Ok(true)
+    }
+
+    /// Sets `synchronous_standby_names`.
+    pub(crate) fn write_sync_names(&self, names: &str) -> io::Result<()> {
+        let text = format!("synchronous_standby_names = {}\n", quote(names));
+        files::replace(&self.data("pgha.sync.conf"), text.as_bytes())
+    }
+
+    /// Sets from whom to stream.
+    pub(crate) fn write_upstream(&self, upstream: Option<&Upstream>) -> io::Result<()> {
+        let text = match upstream {
+            None => String::from("primary_conninfo = ''\nprimary_slot_name = ''\n"),
+            Some(upstream) => format!(
+                "primary_conninfo = {}\nprimary_slot_name = {}\n",
+                quote(&self.conninfo(upstream)),
+                quote(&self.config.name.slot()),
+            ),
+        };
+        files::replace(&self.data("pgha.upstream.conf"), text.as_bytes())
+    }
+
+    /// The `primary_conninfo` that streams from `upstream`.
+    pub(crate) fn conninfo(&self, upstream: &Upstream) -> String {
+        let timeout = self.config.timing().ttl.0.div_ceil(1000);
+        format!(
+            "user={user} passfile={passfile} host={host} port={port} application_name={name} \
+             connect_timeout={timeout} keepalives_idle=2 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=5000",
+            user = self.config.postgres.replication_user,
+            passfile = self.passfile().display(),
+            host = upstream.host,
+            port = upstream.port,
+            name = self.config.name,
+        )
+    }
+
+    /// Connection string for `pg_rewind`.
+    pub(crate) fn rewind_source(&self, upstream: &Upstream) -> String {
+        format!(
+            "user={user} passfile={passfile} host={host} port={port} dbname=postgres connect_timeout=5",
+            user = self.config.postgres.rewind_user,
+            passfile = self.passfile().display(),
+            host = upstream.host,
+            port = upstream.port,
+        )
+    }
+
+    /// The password file that `libpq` in walreceiver, `pg_rewind` and `pg_basebackup` reads.
+    pub(crate) fn passfile(&self) -> PathBuf {
+        self.config.run_dir.join("pgpass")
+    }
+
+    /// Writes the password file.
+    pub(crate) fn write_passfile(&self, secrets: &Secrets) -> io::Result<()> {
+        let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+        let mut text = String::new();
+        for (user, password) in [
+            (&self.config.postgres.replication_user, &secrets.replication_password),
+            (&self.config.postgres.rewind_user, &secrets.rewind_password),
+        ] {
+            text.push_str(&format!("*:*:*:{}:{}\n", escape(user), escape(password)));
+        }
+        files::replace(&self.passfile(), text.as_bytes())
+    }
+
+    /// Makes the next start one as a standby, or as a primary.
+    pub(crate) fn set_standby(&self, standby: bool) -> io::Result<()> {
+        // recovery.signal would make Postgres end recovery by itself and begin a timeline that nobody decided on.
+        files::remove(&self.data("recovery.signal"))?;
+        let signal = self.data("standby.signal");
+        if standby {
+            files::replace(&signal, b"")?
+        } else {
+            files::remove(&signal)?
+        }
+        files::sync_parent(&signal)
+    }
+}
+
+/// Where another member's Postgres is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    pub(crate) name: NodeName,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// A string of `postgresql.conf`.
+fn quote(value: &str) -> String {
+    format!(
+        "'{}'",
+        value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n")
+    )
+}
+
+fn write_if_changed(path: &Path, text: &str) -> io::Result<bool> {
+    if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(false);
+    }
+    files::replace(path, text.as_bytes())?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conf(data_dir: &Path) -> Conf {
+        let text = format!(
+            "cluster = \"main\"\nname = \"db1\"\n[zookeeper]\nhosts = [\"z:1\"]\n[rest]\nadvertise = \"a:1\"\n\
+             [postgres]\nadvertise = \"a:2\"\ndata_dir = {data_dir:?}\n[postgres.parameters]\nwork_mem = \"8MB\"\n\
+             [archive]\nkind = \"directory\"\npath = \"/wal\"\n"
+        );
+        Conf::new(Config::parse(&text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn values_cannot_break_out_of_their_quotes() {
+        assert_eq!(quote(r"a'b\c"), r"'a''b\\c'");
+    }
+
+    #[test]
+    fn local_settings_win_and_owned_ones_cannot_be_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = [
+            ("work_mem", "4MB"),
+            ("Synchronous_Standby_Names", "evil"),
+            ("jit", "off"),
+        ];
+        let cluster = cluster.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let text = conf(dir.path()).settings(&cluster);
+        assert!(
+            text.contains("work_mem = '8MB'\n") && text.contains("jit = 'off'\n"),
+            "{text}"
+        );
+        assert!(!text.contains("evil"), "{text}");
+        assert!(text.contains("archive put /wal %p'\n"), "{text}");
+    }
+
+    #[test]
+    fn alter_system_cannot_override_what_safety_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let auto = dir.path().join("postgresql.auto.conf");
+        std::fs::write(&auto, "# x\nsynchronous_standby_names = ''\nwork_mem = '1MB'\n").unwrap();
+        assert!(conf(dir.path()).write_settings(&BTreeMap::new()).unwrap());
+        assert_eq!(std::fs::read_to_string(&auto).unwrap(), "# x\nwork_mem = '1MB'\n");
+        assert!(
+            !conf(dir.path()).write_settings(&BTreeMap::new()).unwrap(),
+            "a second write changed something"
+        );
+    }
+}

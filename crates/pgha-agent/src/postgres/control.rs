@@ -1,0 +1,89 @@
+//! `pg_controldata`: what a data directory at rest says of itself.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use pgha_core::lsn::{Lsn, Timeline};
+use pgha_core::name::SystemId;
+use pgha_core::observation::{Control, ControlState};
+use tokio::process::Command;
+
+/// Why there is no [`Control`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    #[error("cannot run pg_controldata: {0}")]
+    Run(#[from] std::io::Error),
+    #[error("pg_controldata: {0}")]
+    Failed(String),
+    #[error("pg_controldata does not say `{0}`")]
+    Missing(&'static str),
+}
+
+/// Reads the control file of a stopped Postgres.
+pub(crate) async fn read(bin_dir: &Path, data_dir: &Path) -> Result<Control, ControlError> {
+    let output = Command::new(bin_dir.join("pg_controldata"))
+        .arg(data_dir)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    if !output.status.success() {
+        return Err(ControlError::Failed(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ));
+    }
+    parse(
+        &String::from_utf8_lossy(&output.stdout),
+        data_dir.join("standby.signal").exists(),
+    )
+}
+
+fn parse(text: &str, standby_signal: bool) -> Result<Control, ControlError> {
+    let field = |label: &'static str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(label)?.strip_prefix(':'));
+        line.map(str::trim).ok_or(ControlError::Missing(label))
+    };
+    let number = |label: &'static str| field(label)?.parse().map_err(|_| ControlError::Missing(label));
+    let position = |label: &'static str| field(label)?.parse::<Lsn>().map_err(|_| ControlError::Missing(label));
+    let timeline = |label: &'static str| field(label)?.parse::<u32>().map_err(|_| ControlError::Missing(label));
+    let state = match field("Database cluster state")? {
+        "shut down" => ControlState::ShutDown,
+        "shut down in recovery" => ControlState::ShutDownInRecovery,
+        "in production" => ControlState::InProduction,
+        "in archive recovery" => ControlState::InArchiveRecovery,
+        _ => ControlState::Other,
+    };
+    Ok(Control {
+        system_id: SystemId(number("Database system identifier")?),
+        timeline: Timeline(
+            timeline("Latest checkpoint's TimeLineID")?.max(timeline("Min recovery ending loc's timeline")?),
+        ),
+        state,
+        checkpoint: position("Latest checkpoint location")?,
+        min_recovery_end: position("Minimum recovery ending location")?,
+        standby_signal,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_are_found() {
+        let text = "Database system identifier:           7268616322854375442\n\
+                    Database cluster state:               shut down in recovery\n\
+                    Latest checkpoint location:           0/3000060\n\
+                    Latest checkpoint's TimeLineID:       2\n\
+                    Minimum recovery ending location:     0/30000D8\n\
+                    Min recovery ending loc's timeline:   3\n";
+        let control = parse(text, true).unwrap();
+        assert_eq!(control.timeline, Timeline(3));
+        assert_eq!(control.state, ControlState::ShutDownInRecovery);
+        assert_eq!(control.min_recovery_end, Lsn(0x0300_00D8));
+        assert!(matches!(parse("", false), Err(ControlError::Missing(_))));
+    }
+}

@@ -1,0 +1,7 @@
+//! The local Postgres: its process, its files, its words.
+
+pub(crate) mod conf;
+pub(crate) mod control;
+pub(crate) mod process;
+pub(crate) mod query;
+pub(crate) mod supervisor;

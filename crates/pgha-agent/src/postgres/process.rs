@@ -1,0 +1,124 @@
+//! The postmaster as a process: find it, signal it, kill it for certain, and hear of its death.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A living postmaster of one data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Postmaster {
+    pid: Pid,
+}
+
+impl Postmaster {
+    /// The postmaster that runs on `data_dir`, if one does.
+    ///
+    /// `postmaster.pid` alone proves nothing: it survives a power cut, and its number may be another process by now.
+    /// A postmaster's working directory is its data directory (`ChangeToDataDir`).
+    pub(crate) fn find(data_dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
+        let pid: i32 = text.lines().next()?.trim().parse().ok()?;
+        // A stand-alone backend (`postgres --single`, as pg_rewind runs it) writes its number negated.
+        let postmaster = Self {
+            pid: (pid > 0).then(|| Pid::from_raw(pid))?,
+        };
+        (postmaster.works_in(data_dir) && !postmaster.is_zombie()).then_some(postmaster)
+    }
+
+    fn proc(self, entry: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{entry}", self.pid))
+    }
+
+    fn works_in(self, data_dir: &Path) -> bool {
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        match (std::fs::read_link(self.proc("cwd")), real(data_dir)) {
+            (Ok(cwd), Some(data_dir)) => cwd == data_dir,
+            _ => false,
+        }
+    }
+
+    fn is_zombie(self) -> bool {
+        stat(self.pid).is_none_or(|(state, _)| state == 'Z' || state == 'X')
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(self) -> bool {
+        kill(self.pid, None) != Err(Errno::ESRCH) && !self.is_zombie()
+    }
+
+    /// Completes when it ends. A small thread waits on a pidfd; the kernel wakes it at once.
+    pub(crate) fn death(self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+        let pid = rustix::process::Pid::from_raw(self.pid.as_raw())
+            .ok_or_else(|| io::Error::from_raw_os_error(Errno::ESRCH as i32))?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let (died, death) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("postmaster-death".into()).stack_size(64 << 10).spawn(move || {
+            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
+            let _ = died.send(());
+        })?;
+        Ok(async move {
+            let _ = death.await;
+        })
+    }
+
+    /// Makes it read its configuration again.
+    pub(crate) fn reload(self) -> io::Result<()> {
+        Ok(kill(self.pid, Signal::SIGHUP)?)
+    }
+
+    /// Begins a clean shutdown that does not wait for clients ("fast").
+    pub(crate) fn stop_fast(self) -> io::Result<()> {
+        Ok(kill(self.pid, Signal::SIGINT)?)
+    }
+
+    /// Stops it without shutdown checkpoint, and for certain: SIGQUIT, then SIGKILL to it and its children.
+    ///
+    /// Returns once no process is left, at the latest shortly after `patience`. Needs nobody's help: no D-Bus, no
+    /// systemd, no lock.
+    pub(crate) fn kill_for_certain(self, patience: Duration) {
+        let begun = Instant::now();
+        let children = self.children();
+        let _ = kill(self.pid, Signal::SIGQUIT);
+        // A stopped process takes no SIGQUIT before it is continued.
+        let _ = kill(self.pid, Signal::SIGCONT);
+        while begun.elapsed() < patience {
+            if !self.is_alive() && children.iter().all(|child| !child.is_alive()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The postmaster first: it would start new children.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        for child in children.into_iter().chain(self.children()) {
+            if child.is_alive() {
+                let _ = kill(child.pid, Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Its direct children; Postgres has no others.
+    fn children(self) -> Vec<Self> {
+        let Ok(processes) = std::fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        processes
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(Pid::from_raw))
+            .filter(|pid| stat(*pid).is_some_and(|(_, parent)| parent == self.pid))
+            .map(|pid| Self { pid })
+            .collect()
+    }
+}
+
+/// State and parent of a process, from `/proc/PID/stat` (`proc(5)`). The name in brackets may hold anything.
+fn stat(pid: Pid) -> Option<(char, Pid)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
+    Some((state, Pid::from_raw(parent)))
+}

@@ -1,0 +1,287 @@
+//! The heartbeat: what a running Postgres says of itself, over the Unix socket, within a deadline.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use pgha_core::config::Config;
+use pgha_core::lsn::{Lsn, Timeline};
+use pgha_core::name::SystemId;
+use pgha_core::observation::{Primary, Sender};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls, Row};
+
+/// What a heartbeat found.
+#[derive(Debug, Clone)]
+pub(crate) struct Heartbeat {
+    pub(crate) system_id: SystemId,
+    pub(crate) timeline: Timeline,
+    pub(crate) role: RoleSeen,
+    pub(crate) started: String,
+    pub(crate) version: u32,
+    pub(crate) pending_restart: bool,
+    /// Rows of `pg_stat_replication`, for `GET /patroni`.
+    pub(crate) replication: Vec<pgha_core::wire::rest::Replication>,
+}
+
+/// The part that differs by role.
+#[derive(Debug, Clone)]
+pub(crate) enum RoleSeen {
+    Primary(Primary),
+    Standby {
+        received: Lsn,
+        replayed: Lsn,
+        streaming: bool,
+        conninfo: String,
+        slots: BTreeSet<String>,
+        paused: bool,
+        replayed_at: Option<String>,
+    },
+}
+
+/// Why there is no heartbeat.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{}", describe(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("`{0}` is not what Postgres 15 answers")]
+    Strange(&'static str),
+}
+
+impl QueryError {
+    /// The postmaster is there but takes no connections: it is starting up, recovering or shutting down.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW))
+    }
+
+    /// There is nobody at the socket.
+    pub(crate) fn is_absent(&self) -> bool {
+        use std::error::Error as _;
+        let Self::Postgres(error) = self else { return false };
+        let io = error
+            .source()
+            .and_then(|source| source.downcast_ref::<std::io::Error>());
+        io.is_some_and(|io| {
+            matches!(
+                io.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            )
+        })
+    }
+}
+
+/// The cause, not only "db error".
+fn describe(error: &tokio_postgres::Error) -> String {
+    use std::error::Error as _;
+    match (error.as_db_error(), error.source()) {
+        (Some(db), _) => db.message().to_owned(),
+        (None, Some(source)) => source.to_string(),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// A connection kept open: opening one costs a process, and may fail when `max_connections` is used up.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    params: tokio_postgres::Config,
+    client: Option<Client>,
+    deadline: Duration,
+}
+
+const STATE: &str = "
+SELECT pg_is_in_recovery() AS standby,
+       (SELECT system_identifier FROM pg_control_system()) AS system_id,
+       (SELECT timeline_id FROM pg_control_checkpoint()) AS checkpoint_timeline,
+       (SELECT min_recovery_end_timeline FROM pg_control_recovery()) AS recovery_timeline,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END AS walfile,
+       (SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming') AS received_timeline,
+       EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS streaming,
+       pg_last_wal_receive_lsn()::text AS received,
+       pg_last_wal_replay_lsn()::text AS replayed,
+       pg_last_xact_replay_timestamp()::text AS replayed_at,
+       CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END AS paused,
+       current_setting('primary_conninfo') AS conninfo,
+       current_setting('synchronous_standby_names') AS sync_names,
+       current_setting('server_version_num')::int AS version,
+       pg_postmaster_start_time()::text AS started,
+       EXISTS (SELECT FROM pg_settings WHERE pending_restart) AS pending_restart,
+       coalesce((SELECT wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')
+                   FROM pg_stat_activity WHERE backend_type = 'checkpointer'), false) AS checkpointer_settled,
+       ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND (NOT active OR NOT pg_is_in_recovery())) AS slots";
+
+const SENDERS: &str = "
+SELECT coalesce(usename::text, '') AS usename, application_name, client_addr::text AS client_addr,
+       coalesce(state, '') AS state, coalesce(sync_state, '') AS sync_state, coalesce(sync_priority, 0) AS sync_priority,
+       flush_lsn::text AS flushed
+  FROM pg_stat_replication";
+
+impl Connection {
+    pub(crate) fn new(config: &Config, deadline: Duration) -> Self {
+        let mut params = tokio_postgres::Config::new();
+        params
+            .host_path(&config.postgres.socket_dir)
+            .port(config.postgres.port)
+            .user(&config.postgres.superuser)
+            .dbname("postgres")
+            .application_name("pgha")
+            // Names in the queries mean the system's, whatever a database owner put in front.
+            .options("-c search_path=pg_catalog -c statement_timeout=5s -c synchronous_commit=local");
+        Self {
+            params,
+            client: None,
+            deadline,
+        }
+    }
+
+    async fn client(&mut self) -> Result<&Client, QueryError> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            // `connect_timeout` covers only the socket; a stopped postmaster accepts and stays mute.
+            let (client, connection) = within(self.deadline, self.params.connect(NoTls)).await?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "the connection to Postgres ended");
+                }
+            });
+            self.client = Some(client);
+        }
+        self.client.as_ref().ok_or(QueryError::Strange("connection"))
+    }
+
+    /// Forgets the connection: its Postgres is gone.
+    pub(crate) fn close(&mut self) {
+        self.client = None;
+    }
+
+    /// Runs statements that return nothing.
+    pub(crate) async fn execute(&mut self, sql: &str, deadline: Duration) -> Result<(), QueryError> {
+        let client = self.client().await?;
+        within(deadline, client.batch_execute(sql)).await
+    }
+
+    /// One text value, or none.
+    pub(crate) async fn text(&mut self, sql: &str) -> Result<Option<String>, QueryError> {
+        let deadline = self.deadline;
+        let client = self.client().await?;
+        let row = within(deadline, client.query_opt(sql, &[])).await?;
+        Ok(match row {
+            Some(row) => row.try_get(0)?,
+            None => None,
+        })
+    }
+
+    /// Looks.
+    pub(crate) async fn heartbeat(&mut self) -> Result<Heartbeat, QueryError> {
+        let deadline = self.deadline;
+        let seen = async {
+            let client = self.client().await?;
+            // In this order: a position read after the standbys' states is not older than they are.
+            let senders = within(deadline, client.query(SENDERS, &[])).await?;
+            let state = within(deadline, client.query_one(STATE, &[])).await?;
+            let mut seen = read(&state, &senders)?;
+            if let RoleSeen::Primary(primary) = &mut seen.role {
+                let row = within(
+                    deadline,
+                    client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]),
+                )
+                .await?;
+                let flushed: String = row.try_get(0)?;
+                primary.flushed = flushed.parse().map_err(|_| QueryError::Strange("flushed"))?;
+            }
+            Ok(seen)
+        }
+        .await;
+        if seen.is_err() {
+            self.close();
+        }
+        seen
+    }
+}
+
+async fn within<T, E>(deadline: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, QueryError>
+where
+    QueryError: From<E>,
+{
+    match tokio::time::timeout(deadline, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(QueryError::Timeout(deadline)),
+    }
+}
+
+fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
+    let lsn = |name: &'static str| -> Result<Lsn, QueryError> {
+        let text: Option<String> = state.try_get(name)?;
+        text.map_or(Ok(Lsn::INVALID), |text| {
+            text.parse().map_err(|_| QueryError::Strange(name))
+        })
+    };
+    let standby: bool = state.try_get("standby")?;
+    let system_id: i64 = state.try_get("system_id")?;
+    let checkpoint_timeline: i32 = state.try_get("checkpoint_timeline")?;
+    let replication = senders.iter().map(replication_row).collect::<Result<Vec<_>, _>>()?;
+    let slots: Vec<String> = state.try_get("slots")?;
+    let (timeline, role) = if standby {
+        let recovery: Option<i32> = state.try_get("recovery_timeline")?;
+        let received: Option<i32> = state.try_get("received_timeline")?;
+        let newest = [Some(checkpoint_timeline), recovery, received]
+            .into_iter()
+            .flatten()
+            .max();
+        let role = RoleSeen::Standby {
+            received: lsn("received")?,
+            replayed: lsn("replayed")?,
+            streaming: state.try_get("streaming")?,
+            conninfo: state.try_get("conninfo")?,
+            slots: slots.into_iter().collect(),
+            paused: state.try_get("paused")?,
+            replayed_at: state.try_get("replayed_at")?,
+        };
+        (u32::try_from(newest.unwrap_or_default()).unwrap_or_default(), role)
+    } else {
+        // The control file shows a new timeline only after its first checkpoint; the name of the WAL file at once.
+        let walfile: String = state.try_get("walfile")?;
+        let timeline = walfile.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let timeline = timeline.ok_or(QueryError::Strange("walfile"))?;
+        let primary = Primary {
+            flushed: Lsn::INVALID,
+            sync_names: state.try_get("sync_names")?,
+            checkpointer_settled: state.try_get("checkpointer_settled")?,
+            senders: senders.iter().map(sender).collect::<Result<_, _>>()?,
+            slots: slots.into_iter().collect(),
+            checkpoint_pending: u32::try_from(checkpoint_timeline).unwrap_or_default() < timeline,
+        };
+        (timeline, RoleSeen::Primary(primary))
+    };
+    Ok(Heartbeat {
+        system_id: SystemId(system_id.cast_unsigned()),
+        timeline: Timeline(timeline),
+        role,
+        started: state.try_get("started")?,
+        version: u32::try_from(state.try_get::<_, i32>("version")?).unwrap_or_default(),
+        pending_restart: state.try_get("pending_restart")?,
+        replication,
+    })
+}
+
+fn sender(row: &Row) -> Result<Sender, QueryError> {
+    let sync_state: String = row.try_get("sync_state")?;
+    let flushed: Option<String> = row.try_get("flushed")?;
+    Ok(Sender {
+        name: row.try_get("application_name")?,
+        streaming: row.try_get::<_, String>("state")? == "streaming",
+        counted: matches!(sync_state.as_str(), "sync" | "quorum" | "potential"),
+        waited_for: matches!(sync_state.as_str(), "sync" | "quorum"),
+        flushed: flushed.and_then(|text| text.parse().ok()).unwrap_or(Lsn::INVALID),
+    })
+}
+
+fn replication_row(row: &Row) -> Result<pgha_core::wire::rest::Replication, QueryError> {
+    Ok(pgha_core::wire::rest::Replication {
+        usename: row.try_get("usename")?,
+        application_name: row.try_get("application_name")?,
+        client_addr: row.try_get("client_addr")?,
+        state: row.try_get("state")?,
+        sync_state: row.try_get("sync_state")?,
+        sync_priority: row.try_get("sync_priority")?,
+    })
+}

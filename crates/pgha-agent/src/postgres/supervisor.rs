@@ -1,0 +1,68 @@
+//! Who starts the postmaster: a systemd unit of its own, or the agent itself.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
+use pgha_core::config::{Config, Supervisor};
+
+use crate::systemd;
+
+/// Why Postgres could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("cannot start {unit}: {source}")]
+    Systemd {
+        unit: String,
+        source: systemd::SystemdError,
+    },
+    #[error("cannot run {program}: {source}")]
+    Spawn { program: String, source: io::Error },
+}
+
+/// Orders the start; whether it succeeds is seen from the postmaster.
+pub(crate) async fn start(config: &Config) -> Result<(), StartError> {
+    let postgres = &config.postgres;
+    match postgres.supervisor {
+        Supervisor::Systemd => systemd::start(&postgres.unit)
+            .await
+            .map_err(|source| StartError::Systemd {
+                unit: postgres.unit.clone(),
+                source,
+            }),
+        Supervisor::Direct => {
+            let program = postgres.bin_dir.join("postgres");
+            let failed = |source| StartError::Spawn {
+                program: program.display().to_string(),
+                source,
+            };
+            let log = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(config.state_dir.join("postgres.log"))
+                .map_err(failed)?;
+            let mut child = std::process::Command::new(&program)
+                .arg("-D")
+                .arg(&postgres.data_dir)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().map_err(failed)?)
+                .stderr(log)
+                // Not our process group: signals to the agent are not for Postgres.
+                .process_group(0)
+                .env_remove("NOTIFY_SOCKET")
+                .spawn()
+                .map_err(failed)?;
+            // Reaps it when it ends, so that a dead postmaster does not look alive.
+            std::thread::spawn(move || child.wait());
+            Ok(())
+        }
+    }
+}
+
+/// Where Postgres says why it did not start.
+pub(crate) fn log_hint(config: &Config) -> String {
+    match config.postgres.supervisor {
+        Supervisor::Systemd => format!("see: journalctl -u {}", config.postgres.unit),
+        Supervisor::Direct => format!("see: {}", config.state_dir.join("postgres.log").display()),
+    }
+}

@@ -1,0 +1,82 @@
+//! systemd over D-Bus: start the Postgres unit, ask why we are being stopped. Fencing never comes through here.
+
+use std::time::Duration;
+
+use zbus::{Connection, OwnedObjectPath};
+
+/// What went wrong between us and systemd.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SystemdError {
+    #[error("D-Bus: {0}")]
+    Bus(#[from] zbus::Error),
+    #[error("systemd did not answer within {0:?}")]
+    Timeout(Duration),
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Manager {
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
+    #[zbus(name = "GetUnitByPID")]
+    fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Unit",
+    default_service = "org.freedesktop.systemd1"
+)]
+trait Unit {
+    #[zbus(property)]
+    fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Job",
+    default_service = "org.freedesktop.systemd1"
+)]
+trait Job {
+    #[zbus(property)]
+    fn job_type(&self) -> zbus::Result<String>;
+}
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+async fn within<T>(work: impl Future<Output = zbus::Result<T>>) -> Result<T, SystemdError> {
+    match tokio::time::timeout(DEADLINE, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(SystemdError::Timeout(DEADLINE)),
+    }
+}
+
+/// Orders the start of `unit`. Whether it succeeds is seen from the postmaster itself.
+pub(crate) async fn start(unit: &str) -> Result<(), SystemdError> {
+    within(async {
+        let bus = Connection::system().await?;
+        let manager = ManagerProxy::new(&bus).await?;
+        // A unit that failed too often refuses to start until this; an error means that it did not fail.
+        let _ = manager.reset_failed_unit(unit).await;
+        manager.start_unit(unit, "replace").await.map(|_| ())
+    })
+    .await
+}
+
+/// Whether systemd is stopping this process only to start it again (`systemctl restart`).
+pub(crate) async fn is_restarting_us() -> Result<bool, SystemdError> {
+    within(async {
+        let bus = Connection::system().await?;
+        let manager = ManagerProxy::new(&bus).await?;
+        let unit = manager.get_unit_by_pid(std::process::id()).await?;
+        let unit = UnitProxy::builder(&bus).path(unit).build().await?;
+        let (id, job) = unit.job().await?;
+        if id == 0 {
+            return Ok(false);
+        }
+        let job = JobProxy::builder(&bus).path(job).build().await?;
+        Ok(job.job_type().await?.contains("restart"))
+    })
+    .await
+}

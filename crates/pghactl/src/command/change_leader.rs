@@ -1,0 +1,112 @@
+//! `switchover` and `failover`: another leader.
+
+use std::time::Duration;
+
+use pgha_client::Answer;
+use pgha_core::name::NodeName;
+use pgha_core::wire::rest::{MemberView, SwitchoverBody, ViewRole};
+
+use super::{leader_name, show_members};
+use crate::agents::{Snapshot, agent_of, ask_any};
+use crate::cli::{Failover, Switchover};
+use crate::failure::Failure;
+use crate::screen;
+use crate::settings::Settings;
+
+/// The member keys follow the new leader within a few heartbeats.
+const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+
+/// `pghactl switchover`.
+pub(super) async fn switchover(settings: &Settings, arguments: &Switchover) -> Result<(), Failure> {
+    let credentials = settings.credentials()?;
+    let before = Snapshot::take(settings).await?;
+    before.warn_of_unanswered()?;
+    let scope = &before.view.scope;
+    let leader = before.view.leader().ok_or_else(|| {
+        Failure::Refused(format!(
+            "cluster {scope} has no leader that could hand over; `pghactl why` says why, and `pghactl failover \
+             --candidate MEMBER` makes one if the cluster does not"
+        ))
+    })?;
+    let from = NodeName::try_from(leader.name.as_str()).map_err(|error| Failure::Refused(error.to_string()))?;
+    if let Some(candidate) = &arguments.candidate {
+        follower(&before, candidate)?;
+    }
+    show_members(&before)?;
+    let to = match &arguments.candidate {
+        Some(candidate) => candidate.to_string(),
+        None => "a standby that the cluster chooses".to_owned(),
+    };
+    let question = format!("Hand over the lead of cluster {scope} from {from} to {to}?");
+    screen::confirm(&question, arguments.yes)?;
+
+    let body = SwitchoverBody {
+        leader: Some(from.clone()),
+        candidate: arguments.candidate.clone(),
+        scheduled_at: None,
+    };
+    let first = agent_of(leader).ok();
+    let answer = ask_any(first, settings, &credentials, |agent| {
+        let body = body.clone();
+        async move { agent.switchover(&body).await }
+    });
+    finish(settings, Some(from.as_str()), answer.await?).await
+}
+
+/// `pghactl failover`.
+pub(super) async fn failover(settings: &Settings, arguments: &Failover) -> Result<(), Failure> {
+    let credentials = settings.credentials()?;
+    let before = Snapshot::take(settings).await?;
+    before.warn_of_unanswered()?;
+    let candidate = follower(&before, &arguments.candidate)?;
+    show_members(&before)?;
+    let synchronous = matches!(candidate.role, ViewRole::SyncStandby | ViewRole::QuorumStandby);
+    let warning = if synchronous {
+        ""
+    } else {
+        "It is not a synchronous standby: commits that it has not received are lost. "
+    };
+    let question = format!(
+        "Make {} the leader of cluster {}? {warning}Go ahead?",
+        arguments.candidate, before.view.scope
+    );
+    screen::confirm(&question, arguments.yes)?;
+
+    let body = SwitchoverBody {
+        candidate: Some(arguments.candidate.clone()),
+        ..SwitchoverBody::default()
+    };
+    let first = agent_of(candidate).ok();
+    let answer = ask_any(first, settings, &credentials, |agent| {
+        let body = body.clone();
+        async move { agent.failover(&body).await }
+    });
+    finish(settings, leader_name(&before.view), answer.await?).await
+}
+
+/// The member of that name, unless it leads already.
+fn follower<'a>(snapshot: &'a Snapshot, name: &NodeName) -> Result<&'a MemberView, Failure> {
+    let member = snapshot.member(name.as_str())?;
+    if member.role.is_leader() {
+        return Err(Failure::Refused(format!("{name} is the leader already")));
+    }
+    Ok(member)
+}
+
+/// Shows what the agent said, and the cluster once it has another leader than `former`.
+async fn finish(settings: &Settings, former: Option<&str>, answer: Answer) -> Result<(), Failure> {
+    screen::say(&answer.text)?;
+    let end = tokio::time::Instant::now() + SETTLES_WITHIN;
+    loop {
+        let after = Snapshot::take(settings).await;
+        let settled = after.as_ref().is_ok_and(|after| {
+            let leader = leader_name(&after.view);
+            leader.is_some() && leader != former
+        });
+        // A switchover that is only scheduled (202) changes nothing now.
+        if settled || answer.status != 200 || tokio::time::Instant::now() >= end {
+            return show_members(&after?);
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
