@@ -59,7 +59,7 @@ enum Command {
         #[arg(long, default_value = "/etc/pgha/agent.toml")]
         config: PathBuf,
     },
-    /// A WAL archive in a directory; for archive_command and restore_command.
+    /// A WAL archive in a directory; for `archive_command` and `restore_command`.
     Archive {
         #[command(subcommand)]
         command: ArchiveCommand,
@@ -86,7 +86,7 @@ enum ArchiveCommand {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match cli.command {
+    match cli.command {
         Command::Run { config: path } => load(&path).map_or_else(refuse, |config| outcome(run(config, &path))),
         Command::Guard { config } => load(&config).map_or_else(refuse, |config| {
             log();
@@ -97,8 +97,7 @@ fn main() -> ExitCode {
             ArchiveCommand::Put { archive, segment } => archive::put(&archive, &segment),
             ArchiveCommand::Get { archived, target } => archive::get(&archived, &target),
         }),
-    };
-    done
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a program that ends")]
@@ -136,9 +135,9 @@ fn log() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
-        logger.without_time().init()
+        logger.without_time().init();
     } else {
-        logger.init()
+        logger.init();
     }
 }
 
@@ -160,7 +159,7 @@ fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
         if direct && !guard::is_alive(&context.config.run_dir, clock::now()) {
             guard::spawn(path).context("cannot start the guard")?;
         }
-        let (agent, published) = agent::Agent::new(context.clone())?;
+        let (agent, published) = agent::Agent::new(context.clone());
         let (commands, inbox) = tokio::sync::mpsc::channel(16);
         let server = rest::listen(&context, published, commands).await?;
         tracing::info!(

@@ -393,7 +393,7 @@ impl Config {
                 }
             }
         }
-        for line in self.postgres.hba.iter().filter(|line| line.contains(['\n', '\0'])) {
+        if let Some(line) = self.postgres.hba.iter().find(|line| line.contains(['\n', '\0'])) {
             return wrong("postgres.hba", line, "must be one line");
         }
         if self.bootstrap.synchronous_node_count == 0 {

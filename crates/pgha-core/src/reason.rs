@@ -1,5 +1,9 @@
 //! Why a member does what it does: the single source of log lines, REST fields and metric labels.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "the documentation of a reason is its sentence, for operators"
+)]
 #![expect(missing_docs, reason = "the fields of a reason are named in its text")]
 
 use std::fmt;
@@ -211,6 +215,33 @@ mod tests {
     fn codes_are_unique() {
         let codes: BTreeSet<_> = Reason::TABLE.iter().map(|row| row.0).collect();
         assert_eq!(codes.len(), Reason::TABLE.len());
+    }
+
+    /// `docs/decisions.md` is made from the table above; PGHA_BLESS=1 writes it anew.
+    #[test]
+    fn the_documentation_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/decisions.md");
+        let mut text = String::from(
+            "# What an agent says, and what it means\n\n\
+             Each turn of an agent's loop ends in one of these. The word is the `code` of `GET /pgha`, of the metric\n\
+             `pgha_reason` and of the log line; the sentence is what `pghactl why` and `systemctl status` show.\n\
+             *Calm*: all is well. *Change*: something is being done. *Trouble*: somebody should look.\n\n\
+             Generated from `crates/pgha-core/src/reason.rs`.\n\n| word | weight | sentence |\n|---|---|---|\n",
+        );
+        for (code, weight, sentence) in Reason::TABLE {
+            text.push_str(&format!("| `{code}` | {weight:?} | {sentence} |\n"));
+        }
+        #[expect(clippy::disallowed_methods, reason = "a test of a file")]
+        {
+            if option_env!("PGHA_BLESS").is_some() {
+                std::fs::write(path, &text).unwrap();
+            }
+            assert_eq!(
+                std::fs::read_to_string(path).unwrap_or_default(),
+                text,
+                "run the tests with PGHA_BLESS=1"
+            );
+        }
     }
 
     #[test]

@@ -256,19 +256,17 @@ impl Agent {
                 .0
                 .iter()
                 .find(|line| line.timeline == switch.parent && line.switched_at == switch.switched_at);
-            match line {
-                Some(line) => line.clone(),
-                // Only the newest switch is known to be ours, and of now.
-                None => {
-                    let ours = Some(switch.parent) == newest;
-                    HistoryLine {
-                        timeline: switch.parent,
-                        switched_at: switch.switched_at,
-                        reason: switch.reason,
-                        at: ours.then(|| wire::IsoTime::utc(jiff::Timestamp::now()).to_string()),
-                        new_leader: ours.then(|| self.settings.me.to_string()),
-                    }
-                }
+            if let Some(line) = line {
+                return line.clone();
+            }
+            // Only the newest switch is known to be ours, and of now.
+            let ours = Some(switch.parent) == newest;
+            HistoryLine {
+                timeline: switch.parent,
+                switched_at: switch.switched_at,
+                reason: switch.reason,
+                at: ours.then(|| wire::IsoTime::utc(jiff::Timestamp::now()).to_string()),
+                new_leader: ours.then(|| self.settings.me.to_string()),
             }
         });
         let data = wire::History(lines.collect()).render();
@@ -334,7 +332,7 @@ impl Agent {
     }
 
     /// Brings `postgresql.conf` up to date and makes a running Postgres take it.
-    pub(super) async fn reload_postgres(&mut self) {
+    pub(super) fn reload_postgres(&mut self) {
         // While a job works on the data directory, its files are the job's.
         let Some(_) = Postmaster::find(&self.context.config.postgres.data_dir).filter(|_| self.job.is_none()) else {
             return;

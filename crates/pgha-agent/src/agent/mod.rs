@@ -86,7 +86,7 @@ struct Signals {
 }
 
 impl Agent {
-    pub(crate) fn new(context: Arc<Context>) -> anyhow::Result<(Self, watch::Receiver<Arc<Published>>)> {
+    pub(crate) fn new(context: Arc<Context>) -> (Self, watch::Receiver<Arc<Published>>) {
         let config = &context.config;
         let timing = config.timing();
         let wake = Arc::new(Notify::new());
@@ -126,7 +126,7 @@ impl Agent {
             complained: Vec::new(),
             context,
         };
-        Ok((agent, published))
+        (agent, published)
     }
 
     /// Runs until the process is told to end.
@@ -162,7 +162,7 @@ impl Agent {
             self.job_ended(job.outcome().await);
         }
         if std::mem::take(&mut self.reload) {
-            self.reload_postgres().await;
+            self.reload_postgres();
         }
         let seen = self.observe().await;
         let decision = decide(&self.settings, &self.memory, &seen.observation);

@@ -235,7 +235,7 @@ impl Agent {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot watch the postmaster; its death is seen at the next heartbeat")
+                tracing::warn!(%error, "cannot watch the postmaster; its death is seen at the next heartbeat");
             }
         }
     }

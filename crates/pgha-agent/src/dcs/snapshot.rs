@@ -245,12 +245,12 @@ fn history_view(history: &wire::History) -> History {
 mod tests {
     use super::*;
 
-    fn raw(data: &[u8]) -> Option<Raw> {
-        Some(Raw {
+    fn raw(data: &[u8]) -> Raw {
+        Raw {
             data: data.to_vec(),
             version: 3,
             owner: 0,
-        })
+        }
     }
 
     /// Whatever stands in a znode, the agent goes on.
@@ -268,19 +268,15 @@ mod tests {
         ] {
             let tree = RawTree {
                 session: 1,
-                leader: raw(garbage),
-                initialize: raw(garbage),
-                config: raw(garbage),
-                status: raw(garbage),
-                sync: raw(garbage),
-                failover: raw(garbage),
-                history: raw(garbage),
-                epoch: raw(garbage),
-                members: [
-                    ("db1".to_owned(), raw(garbage).unwrap()),
-                    ("../x".to_owned(), raw(garbage).unwrap()),
-                ]
-                .into(),
+                leader: Some(raw(garbage)),
+                initialize: Some(raw(garbage)),
+                config: Some(raw(garbage)),
+                status: Some(raw(garbage)),
+                sync: Some(raw(garbage)),
+                failover: Some(raw(garbage)),
+                history: Some(raw(garbage)),
+                epoch: Some(raw(garbage)),
+                members: [("db1".to_owned(), raw(garbage)), ("../x".to_owned(), raw(garbage))].into(),
             };
             let me = NodeName::try_from("db1").unwrap();
             let (_, documents) = understand(&tree, &me, &Known::default());

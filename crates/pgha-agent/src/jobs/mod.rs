@@ -100,7 +100,7 @@ impl Job {
         match &outcome {
             Outcome::Done => tracing::info!(job = %self.kind, millis, "done"),
             Outcome::Failed(why) | Outcome::Impossible(why) => {
-                tracing::error!(job = %self.kind, millis, %why, "failed")
+                tracing::error!(job = %self.kind, millis, %why, "failed");
             }
         }
         EndedJob {

@@ -34,7 +34,7 @@ pub(crate) async fn rewind(context: Arc<Context>, source: Upstream, parted_in: O
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let printed = match run(&context.program("pg_rewind"), &args).await {
         Ok(printed) => printed,
-        Err(error) => return Err(classify(error)),
+        Err(error) => return Err(classify(&error)),
     };
     context
         .past()
@@ -49,7 +49,7 @@ pub(crate) async fn rewind(context: Arc<Context>, source: Upstream, parted_in: O
 }
 
 /// A source that cannot be reached may come back; anything else will fail again.
-fn classify(error: RunError) -> JobError {
+fn classify(error: &RunError) -> JobError {
     let text = error.to_string();
     let unreachable = matches!(error, RunError::Start { .. })
         || [

@@ -268,9 +268,9 @@ impl Conf {
         files::remove(&self.data("recovery.signal"))?;
         let signal = self.data("standby.signal");
         if standby {
-            files::replace(&signal, b"")?
+            files::replace(&signal, b"")?;
         } else {
-            files::remove(&signal)?
+            files::remove(&signal)?;
         }
         files::sync_parent(&signal)
     }

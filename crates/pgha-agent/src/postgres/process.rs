@@ -56,11 +56,14 @@ impl Postmaster {
             .ok_or_else(|| io::Error::from_raw_os_error(Errno::ESRCH as i32))?;
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         let (died, death) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("postmaster-death".into()).stack_size(64 << 10).spawn(move || {
-            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
-            let _ = died.send(());
-        })?;
+        std::thread::Builder::new()
+            .name("postmaster-death".into())
+            .stack_size(64 << 10)
+            .spawn(move || {
+                let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+                while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
+                let _ = died.send(());
+            })?;
         Ok(async move {
             let _ = death.await;
         })

@@ -12,16 +12,14 @@ pub(super) fn healthy(published: &Published, now: Instant, path: &str, query: &s
     let replica = || is_replica(published, query);
     let sync = || replica() && published.status.sync_standby;
     Some(match path {
-        "" | "/primary" | "/master" | "/read-write" | "/leader" => primary(),
+        // Quorum commit is served as plain synchronous mode: no standby is a quorum standby.
+        "" | "/primary" | "/master" | "/read-write" | "/leader" | "/read-only-quorum" => primary(),
         // This cluster follows no other.
-        "/standby-leader" | "/standby_leader" => false,
+        "/standby-leader" | "/standby_leader" | "/quorum" => false,
         "/replica" => replica(),
         "/read-only" => primary() || replica(),
         "/sync" | "/synchronous" => sync(),
         "/read-only-sync" | "/read-only-synchronous" => primary() || sync(),
-        // Quorum commit is served as plain synchronous mode, as in `sync`.
-        "/quorum" => false,
-        "/read-only-quorum" => primary(),
         "/async" | "/asynchronous" => replica() && !published.status.sync_standby,
         "/health" => published.status.state == MemberState::Running && published.running,
         "/liveness" => is_alive(published, now),
@@ -79,7 +77,7 @@ fn tags_match(published: &Published, query: &str) -> bool {
         .all(|(tag, wanted)| {
             published.status.tags.0.get(tag).is_some_and(|value| match value {
                 serde_json::Value::String(text) => text == wanted,
-                other => other.to_string() == wanted,
+                other => *other == *wanted || format!("{other}") == wanted,
             })
         })
 }

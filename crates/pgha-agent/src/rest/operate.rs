@@ -42,16 +42,22 @@ async fn file(api: &Api, command: Command) -> Option<Response> {
 }
 
 /// Writes a document through the loop.
-async fn write(api: &Api, path: String, data: Vec<u8>, expect: Option<i32>) -> Result<(), Response> {
+async fn write(api: &Api, path: String, data: Vec<u8>, expect: Option<i32>) -> Result<(), Box<Response>> {
     let (answer, answered) = oneshot::channel();
     if let Some(refusal) = file(api, Command::Write(Write::Free { path, data, expect }, answer)).await {
-        return Err(refusal);
+        return Err(Box::new(refusal));
     }
     match answered.await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error @ DcsError::Changed(_))) => Err((StatusCode::CONFLICT, error.to_string()).into_response()),
-        Ok(Err(error)) => Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()),
-        Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping").into_response()),
+        Ok(Err(error @ DcsError::Changed(_))) => {
+            Err(Box::new((StatusCode::CONFLICT, error.to_string()).into_response()))
+        }
+        Ok(Err(error)) => Err(Box::new(
+            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+        )),
+        Err(_) => Err(Box::new(
+            (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping").into_response(),
+        )),
     }
 }
 
@@ -63,14 +69,14 @@ fn bad(why: impl std::fmt::Display) -> Response {
     (StatusCode::BAD_REQUEST, why.to_string()).into_response()
 }
 
-fn object(body: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, Response> {
-    serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a JSON object: {error}")))
+fn object(body: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, Box<Response>> {
+    serde_json::from_slice(body).map_err(|error| Box::new(bad(format!("the body is not a JSON object: {error}"))))
 }
 
 async fn patch_config(api: &Api, published: &Published, body: &[u8]) -> Response {
     let patch = match object(body) {
         Ok(patch) => patch,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let Some(config) = &published.documents.config else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the cluster has no settings yet").into_response();
@@ -81,7 +87,7 @@ async fn patch_config(api: &Api, published: &Published, body: &[u8]) -> Response
 async fn put_config(api: &Api, published: &Published, body: &[u8]) -> Response {
     match object(body) {
         Ok(settings) => save_config(api, published, &ClusterConfig::new(settings)).await,
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -99,7 +105,7 @@ async fn save_config(api: &Api, published: &Published, config: &ClusterConfig) -
     .await
     {
         Ok(()) => json(StatusCode::OK, config.raw()),
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -131,7 +137,7 @@ async fn switchover(api: &Api, published: &Published, body: &[u8], planned: bool
     };
     let expect = published.documents.failover_version;
     if let Err(refusal) = write(api, paths(api).failover(), request.render(), expect).await {
-        return refusal;
+        return *refusal;
     }
     if scheduled_at.is_some() {
         return (StatusCode::ACCEPTED, "Switchover scheduled").into_response();
@@ -226,7 +232,7 @@ async fn cancel_switchover(api: &Api, published: &Published) -> Response {
             let data = FailoverRequest::default().render();
             match write(api, paths(api).failover(), data, Some(version)).await {
                 Ok(()) => (StatusCode::OK, "scheduled switchover deleted").into_response(),
-                Err(refusal) => refusal,
+                Err(refusal) => *refusal,
             }
         }
         _ => (StatusCode::NOT_FOUND, "no switchover is scheduled").into_response(),

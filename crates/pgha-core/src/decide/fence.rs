@@ -1,25 +1,27 @@
 //! When Postgres must not accept one more write.
 
+use std::ops::ControlFlow::{self, Break, Continue};
+
 use super::{Decision, View, may_accept_writes};
 use crate::action::Action;
 use crate::observation::{Cluster, Postgres};
 use crate::reason::Reason;
 
 /// A Postgres that may accept writes without a lease that holds is stopped at once, whatever else is the case.
-pub(super) fn lease_over(view: View<'_>) -> Result<View<'_>, Decision> {
+pub(super) fn lease_over(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
     if may_accept_writes(view.obs) && view.lease().is_none() {
         let mut actions = Vec::new();
         if view.obs.job.is_some() {
             actions.push(Action::CancelJob);
         }
         actions.push(Action::Fence);
-        return Err(view.say(Reason::LeaseOver, actions));
+        return Break(view.say(Reason::LeaseOver, actions));
     }
-    Ok(view)
+    Continue(view)
 }
 
 /// Somebody else leads, or led since: the lease is void before its time.
-pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> Result<View<'a>, Decision> {
+pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
     let other = cluster
         .leader
         .as_ref()
@@ -28,20 +30,20 @@ pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> Result<View<'a>,
     let led_since = cluster.epoch.leader.as_ref().filter(|name| *name != view.me());
     if may_accept_writes(view.obs) {
         let Some(by) = other.or(led_since).cloned() else {
-            return Ok(view);
+            return Continue(view);
         };
         let mut actions = Vec::new();
         if view.obs.job.is_some() {
             actions.push(Action::CancelJob);
         }
         actions.push(Action::Fence);
-        return Err(view.say(Reason::Deposed { by }, actions));
+        return Break(view.say(Reason::Deposed { by }, actions));
     }
     // Nothing here accepts writes any more: watchdog and guard have nothing left to guard.
     let leads = cluster.leader.as_ref().is_some_and(|leader| leader.name == *view.me());
     let safe = !matches!(view.obs.postgres, Postgres::Starting { .. } | Postgres::Mute { .. });
     if !leads && safe && view.obs.lease.is_some() && view.obs.job.is_none() {
-        return Err(view.say(Reason::StandingDown, vec![Action::DisarmWatchdog, Action::ForgetLease]));
+        return Break(view.say(Reason::StandingDown, vec![Action::DisarmWatchdog, Action::ForgetLease]));
     }
-    Ok(view)
+    Continue(view)
 }

@@ -1,5 +1,7 @@
 //! The leader znode carries my name.
 
+use std::ops::ControlFlow::{self, Break, Continue};
+
 use super::{Decision, View, cluster_settings, may_accept_writes};
 use crate::action::{Action, StartAs};
 use crate::name::NodeName;
@@ -204,8 +206,8 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
         return view.say(Reason::Restarting, vec![Action::Stop { checkpoint: true }]);
     }
     let view = match requested(view, cluster, version, primary) {
-        Ok(view) => view,
-        Err(decision) => return decision,
+        Continue(view) => view,
+        Break(decision) => return decision,
     };
     if cluster.history.timeline() < running.timeline {
         return view.say(Reason::RecordingHistory, vec![Action::WriteHistory { version }]);
@@ -221,16 +223,21 @@ fn due_request<'a>(me: &NodeName, cluster: &'a Cluster) -> Option<&'a FailoverRe
 }
 
 /// A switchover or failover was asked for.
-fn requested<'a>(view: View<'a>, cluster: &Cluster, version: i32, primary: &Primary) -> Result<View<'a>, Decision> {
+fn requested<'a>(
+    view: View<'a>,
+    cluster: &Cluster,
+    version: i32,
+    primary: &Primary,
+) -> ControlFlow<Decision, View<'a>> {
     let Some(request) = cluster.failover.as_ref().filter(|request| !request.later) else {
-        return Ok(view);
+        return Continue(view);
     };
     let clear = Action::ClearFailover {
         version,
         failover: request.version,
     };
     if due_request(view.me(), cluster).is_none() {
-        return Err(view.say(Reason::SwitchoverDone, vec![clear]));
+        return Break(view.say(Reason::SwitchoverDone, vec![clear]));
     }
     let refused = |view: View<'_>, why: String| view.say(Reason::SwitchoverRefused { why }, vec![clear.clone()]);
     let settings = cluster_settings(cluster);
@@ -262,9 +269,9 @@ fn requested<'a>(view: View<'a>, cluster: &Cluster, version: i32, primary: &Prim
             .ok_or_else(|| "no member is fit to take over".to_owned()),
     };
     match chosen {
-        Err(why) => Err(refused(view, why)),
-        Ok(_) if view.backing_off(JobKind::Stop) => Err(refused(view, "Postgres could not be stopped".to_owned())),
-        Ok(to) => Err(view.say(
+        Err(why) => Break(refused(view, why)),
+        Ok(_) if view.backing_off(JobKind::Stop) => Break(refused(view, "Postgres could not be stopped".to_owned())),
+        Ok(to) => Break(view.say(
             Reason::HandingOver { to: to.to_string() },
             vec![Action::Stop { checkpoint: true }],
         )),

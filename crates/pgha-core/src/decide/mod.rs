@@ -17,6 +17,9 @@ mod vacant;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
+use std::ops::ControlFlow::{self, Break, Continue};
+
 use crate::action::Action;
 use crate::lsn::Timeline;
 use crate::name::NodeName;
@@ -142,23 +145,24 @@ pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decisi
         obs,
     };
     match rules(view) {
-        Ok(decision) | Err(decision) => decision,
+        Break(decision) => decision,
+        Continue(never) => match never {},
     }
 }
 
-/// Each family either decides (`Err`, so that `?` ends the search) or passes the view on.
-fn rules(view: View<'_>) -> Result<Decision, Decision> {
+/// Each family either decides (`Break`, so that `?` ends the search) or passes the view on; the last one decides.
+fn rules(view: View<'_>) -> ControlFlow<Decision, Infallible> {
     let view = fence::lease_over(view)?;
     let view = shutdown(view)?;
     let cluster = match &view.obs.dcs {
-        Dcs::Silent { .. } => return Err(silence(view)),
+        Dcs::Silent { .. } => return Break(silence(view)),
         Dcs::Seen(cluster) => cluster.as_ref(),
     };
     let view = fence::deposed(view, cluster)?;
     let view = busy(view, cluster)?;
     let view = wrong_cluster(view, cluster)?;
     let leader = cluster.leader.as_ref();
-    Ok(match leader {
+    Break(match leader {
         Some(leader) if leader.name == view.settings.me => leader::decide(view, cluster, leader.is_my_session),
         Some(leader) => standby::decide(view, cluster, &leader.name),
         None => vacant::decide(view, cluster),
@@ -204,12 +208,12 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
 }
 
 /// The service shall stop: a primary hands over, a standby just stops.
-fn shutdown(view: View<'_>) -> Result<View<'_>, Decision> {
+fn shutdown(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
     if view.obs.request != Some(Request::Shutdown) {
-        return Ok(view);
+        return Continue(view);
     }
     let renewal = leader::renewal(&view);
-    Err(match (&view.obs.postgres, view.obs.job) {
+    Break(match (&view.obs.postgres, view.obs.job) {
         (Postgres::NoData | Postgres::Unusable(_) | Postgres::Stopped(_), None) => {
             let mut actions = Vec::new();
             if let Dcs::Seen(cluster) = &view.obs.dcs
@@ -242,19 +246,19 @@ fn silence(view: View<'_>) -> Decision {
 }
 
 /// A slow action is under way: nothing else is begun; a leader goes on renewing.
-fn busy<'a>(view: View<'a>, cluster: &Cluster) -> Result<View<'a>, Decision> {
-    let Some(job) = view.obs.job else { return Ok(view) };
+fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
+    let Some(job) = view.obs.job else { return Continue(view) };
     let mine = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session);
     if matches!(job.kind, JobKind::Promote | JobKind::Bootstrap) && !mine {
-        return Err(view.say(Reason::Busy { job: job.kind }, vec![Action::CancelJob, Action::Fence]));
+        return Break(view.say(Reason::Busy { job: job.kind }, vec![Action::CancelJob, Action::Fence]));
     }
     let renewal = leader::renewal(&view);
     let wake = leader::until_renewal(&view);
-    Err(view.say(Reason::Busy { job: job.kind }, renewal).within(wake))
+    Break(view.say(Reason::Busy { job: job.kind }, renewal).within(wake))
 }
 
 /// Data of another cluster, or data that cannot be read: hands off.
-fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> Result<View<'a>, Decision> {
+fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
     use crate::observation::Initialize;
     let mine = match &view.obs.postgres {
         Postgres::Stopped(control) => Some(control.system_id),
@@ -276,7 +280,7 @@ fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> Result<View<'a>, Deci
             actions.push(Action::Fence);
         }
         release(&mut actions);
-        return Err(view.say(Reason::SystemIdMismatch { mine, cluster: theirs }, actions));
+        return Break(view.say(Reason::SystemIdMismatch { mine, cluster: theirs }, actions));
     }
     if let Postgres::Unusable(why) = &view.obs.postgres
         && !view.memory.clone_ordered
@@ -284,9 +288,9 @@ fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> Result<View<'a>, Deci
         let mut actions = Vec::new();
         release(&mut actions);
         let reason = Reason::DataUnusable { why: why.clone() };
-        return Err(view.say(reason, actions));
+        return Break(view.say(reason, actions));
     }
-    Ok(view)
+    Continue(view)
 }
 
 /// Whether a client could get a write acknowledged by the local Postgres now or in a moment.

@@ -104,8 +104,16 @@ fn following(view: View<'_>, cluster: &Cluster, leader: &NodeName, running: &Run
         return view.say(Reason::DroppingOldData, vec![Action::RemoveOldData]);
     }
     // Left from a time as primary. The slots of strangers are none of our business.
-    let left: std::collections::BTreeSet<NodeName> =
-        cluster.members.keys().filter(|member| standby.slots.contains(&member.slot())).cloned().collect();
-    let actions = if left.is_empty() { vec![] } else { vec![Action::DropSlots(left)] };
+    let left: std::collections::BTreeSet<NodeName> = cluster
+        .members
+        .keys()
+        .filter(|member| standby.slots.contains(&member.slot()))
+        .cloned()
+        .collect();
+    let actions = if left.is_empty() {
+        vec![]
+    } else {
+        vec![Action::DropSlots(left)]
+    };
     view.say(Reason::Following { leader: name }, actions)
 }

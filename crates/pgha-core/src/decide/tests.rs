@@ -1,1 +1,658 @@
+//! The rules, one situation at a time; and what must hold in every situation.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::action::StartAs;
+use crate::lease::Lease;
+use crate::lsn::{Lsn, Switch, TimelineHistory};
+use crate::name::{Epoch, SystemId};
+use crate::observation::{
+    Control, ControlState, EndedJob, EpochRecord, FailoverRequest, History, Initialize, Leader, Member, Past,
+    PeerAnswers, PeerPosition, Primary, Running, RunningJob, Sender, Standby, SyncRecord, Watchdog,
+};
+
+const NOW: Instant = Instant(1_000_000);
+
+fn name(text: &str) -> NodeName {
+    NodeName::try_from(text).unwrap()
+}
+
+fn settings() -> Settings {
+    Settings {
+        me: name("me"),
+        timing: Timing::default(),
+        nofailover: false,
+        watchdog_required: false,
+    }
+}
+
+fn primary() -> Postgres {
+    let primary = Primary {
+        flushed: Lsn(1000),
+        sync_names: "\"peer\"".into(),
+        checkpointer_settled: true,
+        senders: vec![Sender {
+            name: "peer".into(),
+            streaming: true,
+            counted: true,
+            waited_for: true,
+            flushed: Lsn(1000),
+        }],
+        slots: BTreeSet::from(["peer".to_owned()]),
+        checkpoint_pending: false,
+    };
+    running(Role::Primary(primary))
+}
+
+fn standby() -> Postgres {
+    let standby = Standby {
+        received: Lsn(1000),
+        replayed: Lsn(1000),
+        streaming: true,
+        upstream: Some(name("peer")),
+        slots: BTreeSet::new(),
+    };
+    running(Role::Standby(standby))
+}
+
+fn running(role: Role) -> Postgres {
+    Postgres::Running(Box::new(Running {
+        system_id: SystemId(7),
+        timeline: Timeline(1),
+        role,
+    }))
+}
+
+fn stopped(state: ControlState) -> Postgres {
+    let standby = matches!(
+        state,
+        ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
+    );
+    Postgres::Stopped(Control {
+        system_id: SystemId(7),
+        timeline: Timeline(1),
+        state,
+        checkpoint: Lsn(900),
+        min_recovery_end: Lsn(900),
+        standby_signal: standby,
+    })
+}
+
+/// A healthy cluster of `me` and `peer` in synchronous mode, led by `leader`.
+fn cluster(leader: Option<&str>) -> Cluster {
+    let other = if leader == Some("me") { "peer" } else { "me" };
+    let member = |is_primary| Member {
+        is_primary,
+        is_running: true,
+        timeline: Some(Timeline(1)),
+        ..Member::default()
+    };
+    Cluster {
+        epoch: EpochRecord {
+            epoch: Epoch(3),
+            leader: Some(name(leader.unwrap_or("peer"))),
+            version: Some(2),
+        },
+        leader: leader.map(|it| Leader {
+            name: name(it),
+            is_my_session: it == "me",
+        }),
+        initialize: Initialize::Done(SystemId(7)),
+        config: Some(ClusterSettings {
+            synchronous: true,
+            ..ClusterSettings::default()
+        }),
+        sync: SyncRecord {
+            leader: Some(name(leader.unwrap_or("peer"))),
+            standbys: BTreeSet::from([name(other)]),
+            version: Some(5),
+        },
+        failover: None,
+        members: [
+            (name("me"), member(leader == Some("me"))),
+            (name("peer"), member(leader == Some("peer"))),
+        ]
+        .into(),
+        optime: Lsn(1000),
+        history: History::default(),
+    }
+}
+
+fn lease() -> Lease {
+    Lease {
+        epoch: Epoch(3),
+        sent: NOW - Millis(100),
+        counted_from: NOW - Millis(1100),
+    }
+}
+
+fn observe(cluster: Cluster, postgres: Postgres) -> Observation {
+    let leads = cluster.leader.as_ref().is_some_and(|leader| leader.name == name("me"));
+    Observation {
+        now: NOW,
+        dcs: Dcs::Seen(Box::new(cluster)),
+        lease: leads.then(lease),
+        postgres,
+        past: Past {
+            led_in: leads.then_some(Epoch(3)),
+            ..Past::default()
+        },
+        job: None,
+        ended: None,
+        peers: None,
+        watchdog: Watchdog::Off,
+        guard_alive: true,
+        request: None,
+    }
+}
+
+fn decided(obs: &Observation) -> Decision {
+    decide(&settings(), &Memory::default(), obs)
+}
+
+/// `[code, action, action, …]`, an action by its first word.
+fn said(obs: &Observation) -> Vec<String> {
+    let decision = decided(obs);
+    let word = |action: &Action| {
+        format!("{action:?}")
+            .split(|c: char| !c.is_alphanumeric())
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    std::iter::once(decision.reason.code().to_owned())
+        .chain(decision.actions.iter().map(word))
+        .collect()
+}
+
+#[test]
+fn a_healthy_primary_renews_when_it_is_due_and_does_nothing_else() {
+    let mut obs = observe(cluster(Some("me")), primary());
+    assert_eq!(said(&obs), ["leading"]);
+    assert_eq!(decided(&obs).wake, Millis(900), "until the renewal is due");
+    obs.now = NOW + Millis(900);
+    assert_eq!(said(&obs), ["leading", "Renew"]);
+}
+
+#[test]
+fn a_healthy_standby_does_nothing() {
+    assert_eq!(said(&observe(cluster(Some("peer")), standby())), ["following"]);
+}
+
+#[test]
+fn a_silent_primary_serves_until_its_lease_ends_and_not_longer() {
+    let mut obs = observe(cluster(Some("me")), primary());
+    obs.dcs = Dcs::Silent { since: NOW };
+    assert_eq!(said(&obs), ["silent_leading"]);
+    let fence_at = lease().fence_at(&settings().timing);
+    assert_eq!(
+        obs.now + decided(&obs).wake,
+        fence_at.min(obs.now + settings().timing.heartbeat)
+    );
+    obs.now = fence_at;
+    assert_eq!(said(&obs), ["lease_over", "Fence"]);
+}
+
+#[test]
+fn a_primary_that_sees_another_leader_stops_at_once() {
+    let mut obs = observe(cluster(Some("peer")), primary());
+    obs.lease = Some(lease());
+    assert_eq!(said(&obs), ["deposed", "Fence"]);
+}
+
+#[test]
+fn a_primary_whose_epoch_has_passed_stops_even_when_nobody_leads_now() {
+    let mut obs = observe(cluster(None), primary());
+    obs.lease = Some(lease());
+    assert_eq!(said(&obs), ["deposed", "Fence"]);
+}
+
+#[test]
+fn after_fencing_watchdog_and_guard_stand_down() {
+    let mut obs = observe(cluster(Some("peer")), stopped(ControlState::InProduction));
+    obs.lease = Some(lease());
+    assert_eq!(said(&obs), ["standing_down", "DisarmWatchdog", "ForgetLease"]);
+}
+
+#[test]
+fn the_only_synchronous_standby_takes_over_without_asking() {
+    assert_eq!(
+        said(&observe(cluster(None), standby())),
+        ["taking_leadership", "TakeLeadership"]
+    );
+}
+
+#[test]
+fn who_was_not_synchronous_does_not_take_over() {
+    let mut all = cluster(None);
+    all.sync.standbys = BTreeSet::from([name("third")]);
+    assert_eq!(said(&observe(all, standby())), ["not_synchronous"]);
+}
+
+#[test]
+fn rivals_are_asked_and_the_one_ahead_wins() {
+    let mut all = cluster(None);
+    all.sync.standbys.insert(name("peer"));
+    let mut obs = observe(all, standby());
+    assert_eq!(said(&obs), ["asking_peers", "AskPeers"]);
+    for (position, expected) in [(1001, "peer_ahead"), (1000, "taking_leadership")] {
+        let position = PeerPosition {
+            timeline: Timeline(1),
+            position: Lsn(position),
+        };
+        obs.peers = Some(PeerAnswers {
+            asked: NOW,
+            positions: [(name("peer"), position)].into(),
+        });
+        assert_eq!(said(&obs)[0], expected);
+    }
+}
+
+#[test]
+fn without_synchronous_mode_a_standby_far_behind_does_not_take_over() {
+    let mut all = cluster(None);
+    all.config = Some(ClusterSettings::default());
+    all.optime = Lsn(1000 + (1 << 20) + 1);
+    assert_eq!(said(&observe(all, standby())), ["too_far_behind"]);
+}
+
+#[test]
+fn promotion_claims_the_sync_record_before_anything_else() {
+    let mut all = cluster(Some("me"));
+    all.sync.leader = Some(name("peer"));
+    all.sync.standbys = BTreeSet::from([name("me")]);
+    let obs = observe(all, standby());
+    assert_eq!(said(&obs), ["promoting", "WriteSync", "SetSyncNames", "Promote"]);
+}
+
+#[test]
+fn nobody_is_promoted_without_a_guard_or_a_required_watchdog() {
+    let mut obs = observe(cluster(Some("me")), standby());
+    obs.guard_alive = false;
+    assert_eq!(said(&obs), ["guard_missing"]);
+    let strict = Settings {
+        watchdog_required: true,
+        ..settings()
+    };
+    obs.guard_alive = true;
+    obs.watchdog = Watchdog::Unusable;
+    assert_eq!(
+        decide(&strict, &Memory::default(), &obs).reason,
+        Reason::WatchdogRequired
+    );
+}
+
+#[test]
+fn a_dead_postmaster_hands_over_when_a_synchronous_standby_is_ready() {
+    let obs = observe(cluster(Some("me")), stopped(ControlState::InProduction));
+    assert_eq!(
+        said(&obs),
+        [
+            "crashed_handing_over",
+            "ReleaseLeadership",
+            "DisarmWatchdog",
+            "ForgetLease"
+        ]
+    );
+}
+
+#[test]
+fn a_dead_postmaster_restarts_in_place_when_there_is_no_heir() {
+    let mut all = cluster(Some("me"));
+    all.members.remove(&name("peer"));
+    let decision = decided(&observe(all, stopped(ControlState::InProduction)));
+    let not_after = lease().fence_at(&settings().timing);
+    assert_eq!(
+        decision.actions,
+        [Action::Start(StartAs::Primary {
+            epoch: Epoch(3),
+            not_after
+        })]
+    );
+}
+
+#[test]
+fn data_that_did_not_serve_in_this_leadership_starts_read_only() {
+    let mut obs = observe(cluster(Some("me")), stopped(ControlState::InProduction));
+    obs.past.led_in = Some(Epoch(2));
+    assert_eq!(decided(&obs).actions, [Action::Start(StartAs::Standby(None))]);
+}
+
+#[test]
+fn an_agent_restarted_in_time_owns_its_leadership_again() {
+    let mut all = cluster(Some("me"));
+    all.leader = Some(Leader {
+        name: name("me"),
+        is_my_session: false,
+    });
+    let mut obs = observe(all.clone(), primary());
+    assert_eq!(said(&obs), ["reowning", "ReownLeadership"]);
+    obs.lease = None;
+    assert_eq!(said(&obs), ["lease_over", "Fence"]);
+    let obs = observe(all, stopped(ControlState::InProduction));
+    assert_eq!(said(&obs), ["dropping_stale_lock", "ReleaseLeadership"]);
+}
+
+#[test]
+fn the_first_member_makes_the_cluster_and_the_others_wait() {
+    let mut none = cluster(None);
+    none.initialize = Initialize::Absent;
+    none.epoch = EpochRecord::default();
+    none.config = None;
+    let decision = decided(&observe(none.clone(), Postgres::NoData));
+    assert_eq!(
+        decision.actions,
+        [Action::TakeLeadership {
+            version: None,
+            epoch: Epoch(1),
+            initialize: true
+        }]
+    );
+    none.leader = Some(Leader {
+        name: name("peer"),
+        is_my_session: false,
+    });
+    none.initialize = Initialize::Begun;
+    assert_eq!(said(&observe(none, Postgres::NoData)), ["waiting_for_cluster"]);
+}
+
+#[test]
+fn data_of_another_cluster_is_left_alone() {
+    let mut all = cluster(Some("peer"));
+    all.initialize = Initialize::Done(SystemId(8));
+    assert_eq!(
+        said(&observe(all, stopped(ControlState::ShutDown))),
+        ["system_id_mismatch"]
+    );
+}
+
+#[test]
+fn the_rejoin_ladder_is_climbed_one_rung_at_a_time() {
+    let mut all = cluster(Some("peer"));
+    all.history.switches = TimelineHistory(vec![Switch {
+        parent: Timeline(1),
+        switched_at: Lsn(950),
+        reason: String::new(),
+    }]);
+    all.members.get_mut(&name("peer")).unwrap().timeline = Some(Timeline(2));
+    let obs = observe(all.clone(), stopped(ControlState::ShutDown));
+    assert_eq!(said(&obs), ["rejoin_start", "Start"]);
+    let mut obs = observe(all, stopped(ControlState::InProduction));
+    assert_eq!(said(&obs), ["rejoin_rewind", "Rewind"]);
+    obs.ended = Some(EndedJob {
+        kind: JobKind::Rewind,
+        outcome: Outcome::Impossible("x".into()),
+    });
+    assert_eq!(said(&obs), ["rejoin_clone", "Clone"]);
+    obs.postgres = Postgres::NoData;
+    obs.ended = None;
+    assert_eq!(said(&obs), ["rejoin_clone", "Clone"]);
+}
+
+#[test]
+fn a_switchover_stops_cleanly_then_releases() {
+    let request = |candidate: &str| FailoverRequest {
+        leader: Some(name("me")),
+        candidate: Some(name(candidate)),
+        later: false,
+        version: 4,
+    };
+    let mut all = cluster(Some("me"));
+    all.failover = Some(request("peer"));
+    assert_eq!(said(&observe(all.clone(), primary())), ["handing_over", "Stop"]);
+    assert_eq!(
+        said(&observe(all.clone(), stopped(ControlState::ShutDown)))[..2],
+        ["handed_over", "ReleaseLeadership"]
+    );
+    all.failover = Some(request("nobody"));
+    assert_eq!(
+        said(&observe(all.clone(), primary())),
+        ["switchover_refused", "ClearFailover"]
+    );
+    // The new leader clears the request.
+    all.failover = Some(FailoverRequest {
+        leader: Some(name("peer")),
+        ..request("me")
+    });
+    assert_eq!(said(&observe(all, primary())), ["switchover_done", "ClearFailover"]);
+}
+
+#[test]
+fn a_stopping_primary_stops_postgres_releases_and_ends() {
+    let mut obs = observe(cluster(Some("me")), primary());
+    obs.request = Some(Request::Shutdown);
+    assert_eq!(said(&obs), ["shutting_down", "Stop"]);
+    obs.postgres = stopped(ControlState::ShutDown);
+    assert_eq!(
+        said(&obs),
+        [
+            "shut_down",
+            "ReleaseLeadership",
+            "DisarmWatchdog",
+            "ForgetLease",
+            "Exit"
+        ]
+    );
+}
+
+#[test]
+fn failures_are_spaced_out() {
+    let mut memory = Memory::default();
+    let mut obs = observe(cluster(Some("peer")), Postgres::NoData);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        obs.ended = Some(EndedJob {
+            kind: JobKind::Clone,
+            outcome: Outcome::Failed("x".into()),
+        });
+        memory = decide(&settings(), &memory, &obs).memory;
+        waits.push(memory.backoff.unwrap().until.since(obs.now).0);
+    }
+    assert_eq!(waits, [1000, 2000, 4000, 8000, 16_000, 32_000, 32_000, 32_000]);
+}
+
+// What must hold whatever is observed.
+
+fn any_name() -> impl Strategy<Value = NodeName> {
+    prop_oneof![Just(name("me")), Just(name("peer")), Just(name("third"))]
+}
+
+fn any_postgres() -> impl Strategy<Value = Postgres> {
+    let control = prop_oneof![
+        Just(ControlState::ShutDown),
+        Just(ControlState::ShutDownInRecovery),
+        Just(ControlState::InProduction),
+        Just(ControlState::InArchiveRecovery),
+        Just(ControlState::Other),
+    ];
+    prop_oneof![
+        1 => Just(Postgres::NoData),
+        1 => Just(Postgres::Unusable("x".into())),
+        1 => (control, 1..4_u32, 0..2000_u64, any::<bool>()).prop_map(|(state, timeline, lsn, standby_signal)| {
+            Postgres::Stopped(Control {
+                system_id: SystemId(7),
+                timeline: Timeline(timeline),
+                state,
+                checkpoint: Lsn(lsn),
+                min_recovery_end: Lsn(lsn),
+                standby_signal,
+            })
+        }),
+        1 => any::<bool>().prop_map(|as_primary| Postgres::Starting { since: NOW - Millis(10), as_primary }),
+        1 => (0..20_000_u64, any::<bool>())
+            .prop_map(|(ago, was_primary)| Postgres::Mute { since: NOW - Millis(ago), was_primary }),
+        3 => (1..4_u32, prop_oneof![Just(primary()), Just(standby())]).prop_map(|(timeline, mut postgres)| {
+            if let Postgres::Running(running) = &mut postgres {
+                running.timeline = Timeline(timeline);
+            }
+            postgres
+        }),
+    ]
+}
+
+prop_compose! {
+    fn any_cluster()(
+        leader in proptest::option::of((any_name(), any::<bool>())),
+        epoch_leader in proptest::option::of(any_name()),
+        version in proptest::option::weighted(0.9, 0..5_i32),
+        initialize in prop_oneof![
+            1 => Just(Initialize::Absent), 1 => Just(Initialize::Begun),
+            5 => Just(Initialize::Done(SystemId(7))), 1 => Just(Initialize::Done(SystemId(8))),
+        ],
+        synchronous: bool, strict: bool, paused in proptest::bool::weighted(0.1),
+        configured in proptest::bool::weighted(0.9),
+        sync_leader in proptest::option::of(any_name()),
+        standbys in proptest::collection::btree_set(any_name(), 0..3),
+        failover in proptest::option::weighted(
+            0.2, (proptest::option::of(any_name()), proptest::option::of(any_name()), any::<bool>())),
+        members in proptest::collection::btree_map(
+            any_name(), (any::<bool>(), any::<bool>(), 1..4_u32, any::<bool>(), any::<bool>()), 0..4),
+        switches in 0..3_u32,
+    ) -> Cluster {
+        Cluster {
+            epoch: EpochRecord { epoch: Epoch(3), leader: epoch_leader, version },
+            leader: leader.map(|(name, mine)| Leader { is_my_session: mine && name.as_str() == "me", name }),
+            initialize,
+            config: configured.then(|| ClusterSettings { synchronous, strict, paused, ..ClusterSettings::default() }),
+            sync: SyncRecord { leader: sync_leader, standbys, version: Some(1) },
+            failover: failover.map(|(leader, candidate, later)| FailoverRequest { leader, candidate, later, version: 1 }),
+            members: members.into_iter().map(|(name, (is_primary, is_running, timeline, pending, nofailover))| {
+                (name, Member {
+                    is_primary, is_running, timeline: Some(Timeline(timeline)),
+                    checkpoint_pending: pending, nofailover, nosync: false,
+                })
+            }).collect::<BTreeMap<_, _>>(),
+            optime: Lsn(1000),
+            history: History {
+                switches: TimelineHistory((1..=switches).map(|parent| Switch {
+                    parent: Timeline(parent), switched_at: Lsn(u64::from(parent) * 500), reason: String::new(),
+                }).collect()),
+                begun_by: BTreeMap::new(),
+            },
+        }
+    }
+}
+
+fn any_job() -> impl Strategy<Value = JobKind> {
+    prop_oneof![
+        Just(JobKind::Bootstrap),
+        Just(JobKind::Start),
+        Just(JobKind::Stop),
+        Just(JobKind::Promote),
+        Just(JobKind::Rewind),
+        Just(JobKind::Clone),
+    ]
+}
+
+prop_compose! {
+    fn any_observation()(
+        seen in proptest::option::weighted(0.85, any_cluster()),
+        lease in proptest::option::of((0..8000_u64, 1..5_u64)),
+        postgres in any_postgres(),
+        led_in in proptest::option::of(1..5_u64),
+        rewind_unfinished in proptest::bool::weighted(0.1),
+        old_data_kept: bool,
+        job in proptest::option::weighted(0.2, any_job()),
+        ended in proptest::option::weighted(0.2, (any_job(), 0..3_u8)),
+        peers in proptest::option::of(proptest::collection::btree_map(any_name(), (1..4_u32, 0..2000_u64), 0..3)),
+        watchdog in prop_oneof![
+            Just(Watchdog::Off), Just(Watchdog::Unusable), Just(Watchdog::Ready), Just(Watchdog::Armed)],
+        guard_alive: bool,
+        request in proptest::option::weighted(0.2, prop_oneof![
+            Just(Request::Shutdown), Just(Request::Reinitialize), Just(Request::Restart)]),
+    ) -> Observation {
+        Observation {
+            now: NOW,
+            dcs: seen.map_or(Dcs::Silent { since: NOW - Millis(500) }, |cluster| Dcs::Seen(Box::new(cluster))),
+            lease: lease.map(|(ago, epoch)| Lease {
+                epoch: Epoch(epoch), sent: NOW - Millis(ago), counted_from: NOW - Millis(ago + 1000),
+            }),
+            postgres,
+            past: Past { promoted_to: None, led_in: led_in.map(Epoch), rewind_unfinished, old_data_kept },
+            job: job.map(|kind| RunningJob { kind, since: NOW - Millis(100) }),
+            ended: ended.map(|(kind, outcome)| EndedJob { kind, outcome: match outcome {
+                0 => Outcome::Done, 1 => Outcome::Failed("x".into()), _ => Outcome::Impossible("x".into()),
+            } }),
+            peers: peers.map(|positions| PeerAnswers { asked: NOW, positions: positions.into_iter()
+                .map(|(name, (timeline, lsn))| {
+                    (name, PeerPosition { timeline: Timeline(timeline), position: Lsn(lsn) })
+                }).collect() }),
+            watchdog,
+            guard_alive,
+            request,
+        }
+    }
+}
+
+fn is_write(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::TakeLeadership { .. }
+            | Action::ReownLeadership { .. }
+            | Action::Renew { .. }
+            | Action::ReleaseLeadership { .. }
+            | Action::RecordCluster { .. }
+            | Action::WriteSync { .. }
+            | Action::WriteHistory { .. }
+            | Action::ClearFailover { .. }
+    )
+}
+
+fn begins_job(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Bootstrap
+            | Action::Start(_)
+            | Action::Stop { .. }
+            | Action::Promote { .. }
+            | Action::Rewind(_)
+            | Action::Clone(_)
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8_000))]
+    #[test]
+    fn in_every_situation(obs in any_observation()) {
+        let settings = settings();
+        let decision = decide(&settings, &Memory::default(), &obs);
+        let actions = &decision.actions;
+        let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
+        let lease = obs.lease.filter(|lease| lease.holds(NOW, &settings.timing));
+        let mine = matches!(&obs.dcs, Dcs::Seen(cluster)
+            if cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session));
+        let nobody = matches!(&obs.dcs, Dcs::Seen(cluster) if cluster.leader.is_none());
+
+        if may_accept_writes(&obs) && lease.is_none() {
+            prop_assert!(has(|a| *a == Action::Fence), "writable without a lease, and {actions:?}");
+        }
+        if matches!(obs.dcs, Dcs::Silent { .. }) {
+            prop_assert!(!has(is_write), "a write into silence: {actions:?}");
+        }
+        for action in actions {
+            match action {
+                Action::Promote { epoch, not_after } | Action::Start(StartAs::Primary { epoch, not_after }) => {
+                    let lease = lease.expect("a lease");
+                    prop_assert!(mine && *epoch == lease.epoch, "{action:?} without leading");
+                    prop_assert_eq!(*not_after, lease.fence_at(&settings.timing));
+                }
+                Action::Bootstrap => prop_assert!(mine && lease.is_some() && obs.postgres == Postgres::NoData),
+                Action::TakeLeadership { .. } => prop_assert!(nobody, "taken from somebody"),
+                Action::Rewind(_) | Action::Clone(_) => {
+                    prop_assert!(!mine, "a leader's data is not to be touched");
+                    let at_rest = !matches!(obs.postgres, Postgres::Running(_) | Postgres::Starting { .. });
+                    prop_assert!(at_rest, "the data directory is in use");
+                }
+                Action::ForgetLease => prop_assert!(!may_accept_writes(&obs), "the guard was sent home too early"),
+                Action::DisarmWatchdog => prop_assert!(!may_accept_writes(&obs), "the watchdog was disarmed too early"),
+                _ => {}
+            }
+        }
+        let begun = actions.iter().filter(|action| begins_job(action)).count();
+        prop_assert!(begun + usize::from(obs.job.is_some()) <= 1, "two jobs at once: {actions:?}");
+        prop_assert!(decision.wake <= settings.timing.heartbeat);
+    }
+}
