@@ -302,7 +302,7 @@ impl Agent {
             let patience = Duration::from_millis(self.settings.timing.stop_budget.0 / 2);
             tokio::task::spawn_blocking(move || postmaster.kill_for_certain(patience)).await?;
         }
-        self.connection.close();
+        self.eye.connection().close();
         Ok(())
     }
 
@@ -354,7 +354,11 @@ impl Agent {
               WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = name)",
             slot_names(members)
         );
-        Ok(self.connection.execute(&sql, patience(&self.settings.timing)).await?)
+        Ok(self
+            .eye
+            .connection()
+            .execute(&sql, patience(&self.settings.timing))
+            .await?)
     }
 
     async fn drop_slots(&mut self, members: &BTreeSet<NodeName>) -> anyhow::Result<()> {
@@ -363,7 +367,11 @@ impl Agent {
               WHERE slot_name = ANY ({}) AND slot_type = 'physical' AND NOT active",
             slot_names(members)
         );
-        Ok(self.connection.execute(&sql, patience(&self.settings.timing)).await?)
+        Ok(self
+            .eye
+            .connection()
+            .execute(&sql, patience(&self.settings.timing))
+            .await?)
     }
 
     fn checkpoint_in_background(&self) {

@@ -32,7 +32,6 @@ use crate::context::Context;
 use crate::dcs::{DcsError, Known, Write, ZooKeeper};
 use crate::jobs::Job;
 use crate::lease_file::{LeaseFile, Record};
-use crate::postgres::query::Connection;
 use crate::watchdog::Watchdog;
 use crate::{clock, systemd};
 
@@ -55,8 +54,7 @@ pub(crate) struct Agent {
     zookeeper: ZooKeeper,
     known: Known,
     dcs_seen: Option<Instant>,
-    connection: Connection,
-    postgres: observe::PostgresMemory,
+    eye: observe::Eye,
     lease: Option<Lease>,
     lease_file: LeaseFile,
     watchdog: Watchdog,
@@ -105,8 +103,7 @@ impl Agent {
             zookeeper: ZooKeeper::new(config, wake.clone()),
             known: observe::recall(config),
             dcs_seen: None,
-            connection: Connection::new(config, patience(&timing)),
-            postgres: observe::PostgresMemory::default(),
+            eye: observe::Eye::new(&context, &wake),
             lease,
             lease_file,
             watchdog: Watchdog::new(
@@ -176,7 +173,9 @@ impl Agent {
         let acted = !decision.actions.is_empty();
         for action in decision.actions {
             tracing::debug!(?action, "doing");
-            match self.execute(action, &seen).await {
+            let done = self.execute(action, &seen).await;
+            still_alive();
+            match done {
                 Ok(execute::Done::Go) => {}
                 Ok(execute::Done::Exit) => return Turn::Exit,
                 Err(error) => {
@@ -211,7 +210,7 @@ impl Agent {
             self.request = None;
         }
         if ended.outcome == Outcome::Done && ended.kind == JobKind::Stop {
-            self.connection.close();
+            self.eye.connection().close();
         }
         self.ended = Some(ended);
     }
@@ -277,6 +276,11 @@ impl Agent {
 /// How long the loop waits for ZooKeeper or Postgres in one step: it must get round within a lease.
 fn patience(timing: &Timing) -> Duration {
     timing.heartbeat.duration()
+}
+
+/// For `WatchdogSec=`: the loop moves. A turn with every deadline used up is longer than systemd's patience.
+fn still_alive() {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
 }
 
 fn notify_systemd(ready: &mut bool, reason: Option<&(Reason, jiff::Timestamp)>) {

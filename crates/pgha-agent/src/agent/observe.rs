@@ -1,19 +1,22 @@
 //! Gathers one [`Observation`], within deadlines.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use pgha_core::config::Config;
 use pgha_core::lsn::Timeline;
 use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running, Standby};
 use pgha_core::time::Instant;
 use pgha_core::wire::ClusterConfig;
+use tokio::sync::Notify;
 
 use super::{Agent, patience};
+use crate::context::Context;
 use crate::dcs::{Documents, Known, understand};
 use crate::postgres::conf::Upstream;
 use crate::postgres::control;
 use crate::postgres::process::Postmaster;
-use crate::postgres::query::{Heartbeat, RoleSeen};
+use crate::postgres::query::{Connection, Heartbeat, RoleSeen};
 use crate::{clock, files, guard};
 
 /// An observation and what it was made of.
@@ -23,9 +26,17 @@ pub(super) struct Seen {
     pub(super) heartbeat: Option<Heartbeat>,
 }
 
-/// What is remembered of one postmaster.
+/// The view on the local Postgres: a connection, and what is remembered of its postmaster.
+#[derive(Debug)]
+pub(super) struct Eye {
+    context: Arc<Context>,
+    connection: Connection,
+    wake: Arc<Notify>,
+    memory: PostmasterMemory,
+}
+
 #[derive(Debug, Default)]
-pub(super) struct PostgresMemory {
+struct PostmasterMemory {
     postmaster: Option<Postmaster>,
     since: Instant,
     answered: Option<Instant>,
@@ -46,7 +57,10 @@ pub(super) fn recall(config: &Config) -> Known {
 impl Agent {
     pub(super) async fn observe(&mut self) -> Seen {
         let deadline = patience(&self.settings.timing);
-        let read = self.zookeeper.read(deadline).await;
+        // At once: neither may make the other late.
+        let (read, (mut postgres, heartbeat)) =
+            futures_util::future::join(self.zookeeper.read(deadline), self.eye.look()).await;
+        super::still_alive();
         let now = clock::now();
         self.take_acknowledgements();
         let (dcs, documents) = match read {
@@ -66,9 +80,8 @@ impl Agent {
                 )
             }
         };
-        let (postgres, heartbeat) = self.look_at_postgres(&documents).await;
-        if let (Some(heartbeat), Postgres::Running(running)) = (&heartbeat, &postgres) {
-            self.learn_promotion(heartbeat, running);
+        if let (Some(heartbeat), Postgres::Running(running)) = (&heartbeat, &mut postgres) {
+            self.learn_running(heartbeat, running, &documents);
         }
         let past = self.context.past().view(self.context.old_data_dir().exists());
         let now = clock::now();
@@ -124,8 +137,15 @@ impl Agent {
         }
     }
 
-    /// A crash between a promotion and its record must not lose the record.
-    fn learn_promotion(&mut self, heartbeat: &Heartbeat, running: &Running) {
+    fn learn_running(&mut self, heartbeat: &Heartbeat, running: &mut Running, documents: &Documents) {
+        self.known.system_id.get_or_insert(heartbeat.system_id);
+        if let (RoleSeen::Standby { conninfo, .. }, Role::Standby(standby)) = (&heartbeat.role, &mut running.role) {
+            standby.upstream = documents.members.keys().find_map(|name| {
+                let upstream = upstream(documents, name)?;
+                (self.context.conf.conninfo(&upstream) == *conninfo).then_some(upstream.name)
+            });
+        }
+        // A crash between a promotion and its record must not lose the record.
         let primary = matches!(heartbeat.role, RoleSeen::Primary(_));
         let recorded = self.context.past().view(false).promoted_to;
         if primary && running.timeline > Timeline(1) && recorded != Some(running.timeline) {
@@ -135,32 +155,46 @@ impl Agent {
             }
         }
     }
+}
 
-    async fn look_at_postgres(&mut self, documents: &Documents) -> (Postgres, Option<Heartbeat>) {
-        let context = self.context.clone();
-        let config = &context.config;
-        let data_dir = &config.postgres.data_dir;
+impl Eye {
+    pub(super) fn new(context: &Arc<Context>, wake: &Arc<Notify>) -> Self {
+        Self {
+            connection: Connection::new(&context.config, patience(&context.config.timing())),
+            context: context.clone(),
+            wake: wake.clone(),
+            memory: PostmasterMemory::default(),
+        }
+    }
+
+    /// The connection, for statements of the loop's own.
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    async fn look(&mut self) -> (Postgres, Option<Heartbeat>) {
+        let data_dir = &self.context.config.postgres.data_dir;
         let now = clock::now();
         let Some(postmaster) = Postmaster::find(data_dir) else {
-            self.postgres = PostgresMemory::default();
+            self.memory = PostmasterMemory::default();
             self.connection.close();
-            return (at_rest(config).await, None);
+            return (at_rest(&self.context.config).await, None);
         };
-        if self.postgres.postmaster != Some(postmaster) {
-            self.postgres = PostgresMemory {
+        if self.memory.postmaster != Some(postmaster) {
+            self.memory = PostmasterMemory {
                 postmaster: Some(postmaster),
                 since: now,
-                ..PostgresMemory::default()
+                ..PostmasterMemory::default()
             };
             self.connection.close();
             self.wake_at_death_of(postmaster);
         }
         let error = match self.connection.heartbeat().await {
-            Ok(heartbeat) => return self.running(heartbeat, documents),
+            Ok(heartbeat) => return self.running(heartbeat),
             Err(error) => error,
         };
         let signal = data_dir.join("standby.signal").exists();
-        let memory = &self.postgres;
+        let memory = &self.memory;
         let state = match memory.answered {
             Some(since) if !error.is_starting() => {
                 tracing::debug!(%error, "Postgres does not answer");
@@ -185,22 +219,21 @@ impl Agent {
         (state, None)
     }
 
-    fn running(&mut self, heartbeat: Heartbeat, documents: &Documents) -> (Postgres, Option<Heartbeat>) {
+    fn running(&mut self, heartbeat: Heartbeat) -> (Postgres, Option<Heartbeat>) {
         let timeline = self
-            .postgres
+            .memory
             .timeline
             .max(Some(heartbeat.timeline))
             .unwrap_or(heartbeat.timeline);
-        self.postgres.timeline = Some(timeline);
-        self.postgres.answered = Some(clock::now());
-        self.postgres.was_primary = matches!(heartbeat.role, RoleSeen::Primary(_));
+        self.memory.timeline = Some(timeline);
+        self.memory.answered = Some(clock::now());
+        self.memory.was_primary = matches!(heartbeat.role, RoleSeen::Primary(_));
         let role = match &heartbeat.role {
             RoleSeen::Primary(primary) => Role::Primary(primary.clone()),
             RoleSeen::Standby {
                 received,
                 replayed,
                 streaming,
-                conninfo,
                 slots,
                 ..
             } => Role::Standby(Standby {
@@ -208,15 +241,10 @@ impl Agent {
                 replayed: *replayed,
                 streaming: *streaming,
                 slots: slots.clone(),
-                upstream: documents.members.keys().find_map(|name| {
-                    let upstream = upstream(documents, name)?;
-                    (self.context.conf.conninfo(&upstream) == *conninfo).then_some(upstream.name)
-                }),
+                // Which member that is follows from the cluster's documents.
+                upstream: None,
             }),
         };
-        if self.known.system_id.is_none() {
-            self.known.system_id = Some(heartbeat.system_id);
-        }
         let running = Running {
             system_id: heartbeat.system_id,
             timeline,
