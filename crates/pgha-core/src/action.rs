@@ -68,8 +68,10 @@ pub enum Action {
     Fence,
     /// Tell the guard that Postgres no longer accepts writes.
     ForgetLease,
-    /// `initdb`, roles, first start; as a job.
+    /// `initdb` and the first start; as a job.
     Bootstrap,
+    /// Create the roles that members need, or bring them up to date; as a job.
+    Prepare,
     /// Start the postmaster; as a job.
     Start(StartAs),
     /// Stop the postmaster cleanly; as a job.

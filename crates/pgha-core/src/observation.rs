@@ -337,8 +337,10 @@ pub struct Past {
 /// A slow action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobKind {
-    /// `initdb` and the roles.
+    /// `initdb` and the first start.
     Bootstrap,
+    /// The roles that members need, in a cluster that is not recorded yet.
+    Prepare,
     /// Start of the postmaster.
     Start,
     /// Checkpoint, then a clean stop.

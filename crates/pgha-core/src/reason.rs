@@ -65,7 +65,9 @@ reasons! {
     /// Leader.
     Leading = "leading", Calm, "I am the primary and my lease holds";
     /// Leader.
-    RecordingCluster = "recording_cluster", Change, "the new cluster runs: recording its identity";
+    PreparingCluster = "preparing_cluster", Change, "the new cluster runs: creating the roles that its members need";
+    /// Leader.
+    RecordingCluster = "recording_cluster", Change, "the new cluster is complete: recording its identity";
     /// Leader.
     RecordingHistory = "recording_history", Change, "recording the new timeline in the cluster's history";
     /// Leader.
@@ -196,6 +198,7 @@ impl fmt::Display for JobKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bootstrap => "making a new cluster",
+            Self::Prepare => "creating the members' roles",
             Self::Start => "starting Postgres",
             Self::Stop => "stopping Postgres",
             Self::Promote => "promoting",

@@ -81,6 +81,7 @@ impl Agent {
                 let work = jobs::bootstrap(self.context.clone(), parameters, lease.epoch, not_after);
                 self.begin(JobKind::Bootstrap, work);
             }
+            Action::Prepare => self.begin(JobKind::Prepare, jobs::prepare(self.context.clone())),
             Action::Start(how) => self.start(how, seen)?,
             Action::Stop { checkpoint } => self.begin(JobKind::Stop, jobs::stop(self.context.clone(), checkpoint)),
             Action::Promote { epoch, not_after } => {

@@ -158,7 +158,7 @@ fn state_and_role(seen: &Seen, job: Option<JobKind>) -> (MemberState, MemberRole
         JobKind::Start => MemberState::Starting,
         JobKind::Stop => MemberState::Stopping,
         JobKind::Rewind | JobKind::Clone => MemberState::CreatingReplica,
-        JobKind::Promote => MemberState::Running,
+        JobKind::Promote | JobKind::Prepare => MemberState::Running,
     });
     let promoting = job == Some(JobKind::Promote);
     match (&seen.observation.postgres, &seen.heartbeat) {

@@ -1,18 +1,15 @@
-//! A new cluster: `initdb`, first start, roles. The data directory appears under its name only when it is whole.
+//! A new cluster: `initdb` and first start. The data directory appears under its name only when it is whole.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pgha_core::name::Epoch;
 use pgha_core::time::Instant;
-use postgres_protocol::password::scram_sha_256;
 
 use super::{JobError, Mode, run::run, start};
 use crate::context::Context;
 use crate::files;
-use crate::postgres::query::Connection;
 
 /// See the module.
 pub(crate) async fn bootstrap(
@@ -31,12 +28,7 @@ pub(crate) async fn bootstrap(
     }
     std::fs::rename(&new, data_dir).map_err(JobError::file(data_dir))?;
     files::sync_parent(data_dir).map_err(JobError::file(data_dir))?;
-    start(context.clone(), parameters, Mode::Primary { epoch, not_after }).await?;
-    let mut connection = Connection::new(&context.config, Duration::from_secs(2));
-    connection
-        .execute(&roles(&context), Duration::from_secs(30))
-        .await
-        .map_err(JobError::failed("creating the roles"))
+    start(context.clone(), parameters, Mode::Primary { epoch, not_after }).await
 }
 
 async fn initdb(context: &Context, new: &Path) -> Result<(), JobError> {
@@ -59,38 +51,4 @@ async fn initdb(context: &Context, new: &Path) -> Result<(), JobError> {
     files::remove(&password).map_err(JobError::file(&password))?;
     made?;
     Ok(())
-}
-
-/// Passwords go as SCRAM verifiers: a statement may end up in a log.
-fn roles(context: &Context) -> String {
-    let postgres = &context.config.postgres;
-    let role = |name: &str, rights: &str, password: &str| {
-        let name = identifier(name);
-        let verifier = scram_sha_256(password.as_bytes());
-        format!(
-            "DO $do$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $do$;\n\
-             ALTER ROLE {name} WITH LOGIN {rights} PASSWORD '{verifier}';\n"
-        )
-    };
-    let mut sql = role(
-        &postgres.replication_user,
-        "REPLICATION",
-        &context.secrets.replication_password,
-    );
-    sql += &role(&postgres.rewind_user, "", &context.secrets.rewind_password);
-    // What pg_rewind needs when its role is not a superuser (pg_rewind's reference page).
-    for function in [
-        "pg_ls_dir(text, boolean, boolean)",
-        "pg_stat_file(text, boolean)",
-        "pg_read_binary_file(text)",
-        "pg_read_binary_file(text, bigint, bigint, boolean)",
-    ] {
-        let role = identifier(&postgres.rewind_user);
-        sql += &format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {role};\n");
-    }
-    sql
-}
-
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod copy;
+mod prepare;
 mod promote;
 mod rewind;
 mod run;
@@ -15,6 +16,7 @@ pub(crate) use bootstrap::bootstrap;
 pub(crate) use copy::copy;
 use pgha_core::observation::{EndedJob, JobKind, Outcome, RunningJob};
 use pgha_core::time::Instant;
+pub(crate) use prepare::prepare;
 pub(crate) use promote::promote;
 pub(crate) use rewind::rewind;
 pub(crate) use start::{Mode, start};

@@ -196,6 +196,15 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
 /// The normal case: a primary with its lease.
 fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Decision {
     if !matches!(cluster.initialize, Initialize::Done(_)) || cluster.config.is_none() {
+        if !view.memory.prepared {
+            // Until it is recorded nobody else joins: a cluster is not made before its members can log in.
+            let actions = if view.backing_off(JobKind::Prepare) {
+                vec![]
+            } else {
+                vec![Action::Prepare]
+            };
+            return view.say(Reason::PreparingCluster, actions);
+        }
         let record = Action::RecordCluster {
             version,
             system_id: running.system_id,

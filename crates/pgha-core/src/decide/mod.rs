@@ -51,6 +51,8 @@ pub struct Memory {
     pub backoff: Option<Backoff>,
     /// `pg_rewind` said that it cannot help; the next rung is due.
     pub rewind_impossible: bool,
+    /// The roles that members need are there.
+    pub prepared: bool,
     /// A fresh copy was ordered by the operator.
     pub clone_ordered: bool,
     /// Since when nobody leads.
@@ -175,6 +177,7 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         match &ended.outcome {
             Outcome::Done => {
                 memory.backoff = memory.backoff.filter(|backoff| backoff.kind != ended.kind);
+                memory.prepared |= ended.kind == JobKind::Prepare;
                 if matches!(ended.kind, JobKind::Rewind | JobKind::Clone) {
                     memory.rewind_impossible = false;
                     memory.clone_ordered = false;

@@ -360,6 +360,25 @@ fn the_first_member_makes_the_cluster_and_the_others_wait() {
 }
 
 #[test]
+fn a_cluster_is_recorded_only_when_its_members_can_log_in() {
+    let mut new = cluster(Some("me"));
+    new.initialize = Initialize::Begun;
+    new.config = None;
+    let mut obs = observe(new, primary());
+    assert_eq!(said(&obs), ["preparing_cluster", "Prepare"]);
+    obs.ended = Some(EndedJob {
+        kind: JobKind::Prepare,
+        outcome: Outcome::Failed("x".into()),
+    });
+    assert_eq!(said(&obs), ["preparing_cluster"]);
+    obs.ended = Some(EndedJob {
+        kind: JobKind::Prepare,
+        outcome: Outcome::Done,
+    });
+    assert_eq!(said(&obs), ["recording_cluster", "RecordCluster"]);
+}
+
+#[test]
 fn data_of_another_cluster_is_left_alone() {
     let mut all = cluster(Some("peer"));
     all.initialize = Initialize::Done(SystemId(8));
@@ -539,6 +558,7 @@ prop_compose! {
 fn any_job() -> impl Strategy<Value = JobKind> {
     prop_oneof![
         Just(JobKind::Bootstrap),
+        Just(JobKind::Prepare),
         Just(JobKind::Start),
         Just(JobKind::Stop),
         Just(JobKind::Promote),
@@ -608,6 +628,7 @@ fn begins_job(action: &Action) -> bool {
             | Action::Start(_)
             | Action::Stop { .. }
             | Action::Promote { .. }
+            | Action::Prepare
             | Action::Rewind(_)
             | Action::Clone(_)
     )
