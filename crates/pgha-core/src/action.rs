@@ -68,7 +68,7 @@ pub enum Action {
     Fence,
     /// Tell the guard that Postgres no longer accepts writes.
     ForgetLease,
-    /// `initdb` and the first start; as a job.
+    /// `initdb`; as a job.
     Bootstrap,
     /// Create the roles that members need, or bring them up to date; as a job.
     Prepare,

@@ -337,7 +337,7 @@ pub struct Past {
 /// A slow action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobKind {
-    /// `initdb` and the first start.
+    /// `initdb`.
     Bootstrap,
     /// The roles that members need, in a cluster that is not recorded yet.
     Prepare,

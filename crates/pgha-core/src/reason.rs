@@ -107,6 +107,8 @@ reasons! {
     /// Leader.
     Bootstrapping = "bootstrapping", Change, "making a new cluster";
     /// Leader.
+    FirstStart = "first_start", Change, "starting Postgres as the primary of a cluster that nobody else has data of";
+    /// Leader.
     Restarting = "restarting", Change, "restarting Postgres, as asked";
     /// Leader.
     PostgresMute = "postgres_mute", Trouble, "Postgres does not answer queries";

@@ -72,15 +72,7 @@ impl Agent {
                 self.lease_file.forget()?;
                 self.lease = None;
             }
-            Action::Bootstrap => {
-                let Some(lease) = self.lease else {
-                    anyhow::bail!("no lease to make a cluster under")
-                };
-                let not_after = lease.fence_at(&self.settings.timing);
-                let parameters = self.context.config.bootstrap.parameters.clone();
-                let work = jobs::bootstrap(self.context.clone(), parameters, lease.epoch, not_after);
-                self.begin(JobKind::Bootstrap, work);
-            }
+            Action::Bootstrap => self.begin(JobKind::Bootstrap, jobs::bootstrap(self.context.clone())),
             Action::Prepare => self.begin(JobKind::Prepare, jobs::prepare(self.context.clone())),
             Action::Start(how) => self.start(how, seen)?,
             Action::Stop { checkpoint } => self.begin(JobKind::Stop, jobs::stop(self.context.clone(), checkpoint)),

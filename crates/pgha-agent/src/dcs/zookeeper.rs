@@ -254,11 +254,11 @@ impl ZooKeeper {
                 changed.notify_one();
             }
         }));
-        match tokio::time::timeout(deadline, answered).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(_)) => Err(DcsError::Other("the write was abandoned".to_owned())),
-            Err(_) => Err(DcsError::Timeout(deadline)),
-        }
+        let Ok(answer) = tokio::time::timeout(deadline, answered).await else {
+            return Err(DcsError::Timeout(deadline));
+        };
+        self.in_flight = None;
+        answer.unwrap_or_else(|_| Err(DcsError::Other("the write was abandoned".to_owned())))
     }
 
     /// Writes acknowledged since the last call.

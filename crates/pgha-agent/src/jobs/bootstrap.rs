@@ -1,23 +1,15 @@
-//! A new cluster: `initdb` and first start. The data directory appears under its name only when it is whole.
+//! A new cluster: `initdb`. The data directory appears under its name only when it is whole.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pgha_core::name::Epoch;
-use pgha_core::time::Instant;
-
-use super::{JobError, Mode, run::run, start};
+use super::JobError;
+use super::run::run;
 use crate::context::Context;
 use crate::files;
 
 /// See the module.
-pub(crate) async fn bootstrap(
-    context: Arc<Context>,
-    parameters: BTreeMap<String, String>,
-    epoch: Epoch,
-    not_after: Instant,
-) -> Result<(), JobError> {
+pub(crate) async fn bootstrap(context: Arc<Context>) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
     let new = context.new_data_dir();
     files::remove(&new).map_err(JobError::file(&new))?;
@@ -27,8 +19,7 @@ pub(crate) async fn bootstrap(
         std::fs::remove_dir(data_dir).map_err(JobError::file(data_dir))?;
     }
     std::fs::rename(&new, data_dir).map_err(JobError::file(data_dir))?;
-    files::sync_parent(data_dir).map_err(JobError::file(data_dir))?;
-    start(context.clone(), parameters, Mode::Primary { epoch, not_after }).await
+    files::sync_parent(data_dir).map_err(JobError::file(data_dir))
 }
 
 async fn initdb(context: &Context, new: &Path) -> Result<(), JobError> {

@@ -117,6 +117,15 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
         };
         return view.say(reason, release);
     }
+    let not_after = lease.fence_at(view.timing());
+    if !matches!(cluster.initialize, Initialize::Done(_)) && !control.standby_signal {
+        // Nobody else has data of this cluster: it goes on with the timeline that it has.
+        let start = Action::Start(StartAs::Primary {
+            epoch: lease.epoch,
+            not_after,
+        });
+        return view.say(Reason::FirstStart, vec![start]);
+    }
     if !served {
         return view.say(Reason::StartingToLead, vec![Action::Start(StartAs::Standby(None))]);
     }
@@ -133,7 +142,6 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
         // Promotion beats crash recovery, and the standby has every acknowledged commit.
         return view.say(Reason::CrashedHandingOver, release);
     }
-    let not_after = lease.fence_at(view.timing());
     let start = Action::Start(StartAs::Primary {
         epoch: lease.epoch,
         not_after,

@@ -252,7 +252,7 @@ fn silence(view: View<'_>) -> Decision {
 fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
     let Some(job) = view.obs.job else { return Continue(view) };
     let mine = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session);
-    if matches!(job.kind, JobKind::Promote | JobKind::Bootstrap) && !mine {
+    if job.kind == JobKind::Promote && !mine {
         return Break(view.say(Reason::Busy { job: job.kind }, vec![Action::CancelJob, Action::Fence]));
     }
     let renewal = leader::renewal(&view);
@@ -298,7 +298,7 @@ fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision,
 
 /// Whether a client could get a write acknowledged by the local Postgres now or in a moment.
 fn may_accept_writes(obs: &Observation) -> bool {
-    matches!(obs.job, Some(job) if matches!(job.kind, JobKind::Promote | JobKind::Bootstrap))
+    matches!(obs.job, Some(job) if job.kind == JobKind::Promote)
         || match &obs.postgres {
             Postgres::Running(running) => matches!(running.role, Role::Primary(_)),
             Postgres::Starting { as_primary, .. } => *as_primary,

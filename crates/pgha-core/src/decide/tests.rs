@@ -360,6 +360,27 @@ fn the_first_member_makes_the_cluster_and_the_others_wait() {
 }
 
 #[test]
+fn a_new_cluster_keeps_its_first_timeline() {
+    let mut new = cluster(Some("me"));
+    new.initialize = Initialize::Begun;
+    new.config = None;
+    assert_eq!(
+        said(&observe(new.clone(), Postgres::NoData)),
+        ["bootstrapping", "Bootstrap"]
+    );
+    let mut obs = observe(new, stopped(ControlState::ShutDown));
+    obs.past.led_in = None;
+    let not_after = lease().fence_at(&settings().timing);
+    assert_eq!(
+        decided(&obs).actions,
+        [Action::Start(StartAs::Primary {
+            epoch: Epoch(3),
+            not_after
+        })]
+    );
+}
+
+#[test]
 fn a_cluster_is_recorded_only_when_its_members_can_log_in() {
     let mut new = cluster(Some("me"));
     new.initialize = Initialize::Begun;
