@@ -1,1 +1,35 @@
-//! TODO
+//! Test hosts on one machine: systemd-nspawn hosts on a private network, their faults, and a workload that counts rows.
+//!
+//! [`Lab::up`] gives running hosts, [`Lab::host`] one of them, [`workload`] the clients that write while faults happen.
+//! Everything lives in network namespaces, in `/var/lib/pgha-lab` and in `/var/cache/pgha-lab`; nothing else of the
+//! machine is touched. The lab knows no other crate of the workspace: it drives their binaries as a user would.
+
+mod apt;
+mod cgroup;
+mod command;
+mod error;
+mod host;
+mod image;
+mod keys;
+mod lab;
+mod lock;
+mod mount;
+mod net;
+mod netns;
+mod nspawn;
+mod process;
+mod topology;
+
+pub mod http;
+pub mod requirements;
+pub mod sql;
+pub mod workload;
+
+pub use command::{Output, quote};
+pub use error::{Error, Result};
+pub use host::{Host, Target};
+pub use image::Image;
+pub use lab::{Lab, Status, down, purge, remove_on_signals};
+pub use net::Direction;
+pub use netns::within;
+pub use topology::{Node, layout};

@@ -1,2 +1,76 @@
-//! TODO
-fn main() {}
+//! The project's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask lab …`.
+
+mod demo;
+mod packages;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install a highly available cluster on hosts made for it, and power off its primary
+    Demo {
+        /// Leave the cluster running at the end
+        #[arg(long)]
+        keep: bool,
+        /// The binaries are built and the packages are there: set when the demonstration calls itself through sudo
+        #[arg(long, hide = true)]
+        prepared: bool,
+    },
+    /// Run every check and test, those on real hosts included
+    Test,
+    /// Test hosts: up, down, status, exec, power-off … (`cargo xtask lab help`)
+    #[command(disable_help_flag = true)]
+    Lab {
+        /// Passed on to pgha-lab
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let chore = Cli::parse().chore;
+    // The lab tells on standard error what it does.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_level(false)
+        .init();
+    match act(chore) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(chore: Chore) -> Result<ExitCode> {
+    match chore {
+        Chore::Demo { keep, prepared } => demo::run(keep, prepared),
+        Chore::Test => test::run(),
+        Chore::Lab { arguments } => {
+            shell::run(shell::cargo().args(["build", "--quiet", "--package", "pgha-lab"]))?;
+            let program = shell::target_directory()?.join("debug/pgha-lab");
+            let status = shell::as_root(&program).args(arguments).status()?;
+            Ok(if status.success() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(shell::code(status))
+            })
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! One host as tests and operators use it: commands, power, network, processes, journal.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    Direction, Error, Image, Node, Output, Result, command, keys,
+    lock::Lock,
+    mount, net, netns, nspawn,
+    process::{self, Process},
+    topology::{NAMESPACE, hosts_file},
+};
+
+/// From power on to a complete boot; a host with a database to recover takes longer than a bare one.
+const BOOT: Duration = Duration::from_secs(90);
+/// For an orderly shutdown: systemd's own limit for a stubborn unit.
+const SHUTDOWN: Duration = Duration::from_mins(2);
+/// For signals to take effect.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Numbers of the image's users: name, user and group.
+const USERS: [(&str, u32); 2] = [("ops", 1000), ("nosudo", 1001)];
+
+/// What inside a host a signal is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// All processes of a systemd unit.
+    Unit(String),
+    /// All processes of this name.
+    Process(String),
+    /// The whole host.
+    Everything,
+}
+
+impl Target {
+    /// A unit; `.service` may be left out.
+    pub fn unit(name: &str) -> Self {
+        let full = if name.contains('.') {
+            name.to_owned()
+        } else {
+            format!("{name}.service")
+        };
+        Self::Unit(full)
+    }
+
+    /// Processes by name.
+    pub fn process(name: &str) -> Self {
+        Self::Process(name.to_owned())
+    }
+
+    fn matches(&self, process: &Process) -> bool {
+        match self {
+            Self::Unit(unit) => process.in_unit(unit),
+            // The kernel keeps 15 bytes of a name.
+            Self::Process(name) => process.name == name.get(..15).unwrap_or(name),
+            Self::Everything => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unit(name) => write!(f, "unit {name}"),
+            Self::Process(name) => write!(f, "process {name}"),
+            Self::Everything => write!(f, "all processes"),
+        }
+    }
+}
+
+/// A handle to one host; cheap to clone, usable from several threads.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub(crate) node: Node,
+    pub(crate) image: Image,
+    pub(crate) nodes: Vec<Node>,
+}
+
+impl Host {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.node.name
+    }
+
+    /// Its address on the lab network.
+    pub fn address(&self) -> Ipv4Addr {
+        self.node.address
+    }
+
+    /// The host's file system seen from outside; a path inside a running host's own mounts is not here.
+    pub fn disk(&self) -> PathBuf {
+        self.node.root()
+    }
+
+    // ---- commands
+
+    /// Runs a shell script as root; its exit code is for the caller to judge.
+    pub fn exec(&self, script: &str) -> Result<Output> {
+        command::capture(self.command("bash")?.args(["-c", script]))
+    }
+
+    /// Runs a shell script as root and returns its standard output; an exit code other than 0 is an error.
+    pub fn run(&self, script: &str) -> Result<String> {
+        let output = self.exec(script)?;
+        if output.success() {
+            Ok(output.stdout)
+        } else {
+            Err(command::failure(format!("{}: {script}", self.name()), &output))
+        }
+    }
+
+    /// A command inside the host, as root, to be configured further and started by the caller.
+    pub fn command(&self, program: &str) -> Result<Command> {
+        let init = self.init()?;
+        let mut nsenter = Command::new("nsenter");
+        nsenter
+            .arg(format!("--target={}", init.pid))
+            .args([
+                "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wdns=/", "--", "env", "-i",
+            ])
+            .args([
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME=/root",
+                "LANG=C.UTF-8",
+            ])
+            .arg(program)
+            .current_dir("/");
+        Ok(nsenter)
+    }
+
+    /// An SSH login as `ops` from the controller, as an operator has it.
+    pub fn ssh(&self) -> Command {
+        let mut ssh = Command::new("ip");
+        ssh.args([
+            "netns",
+            "exec",
+            NAMESPACE,
+            "ssh",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+        ])
+        .arg(format!("UserKnownHostsFile={}", keys::known_hosts().display()))
+        .arg("-i")
+        .arg(keys::identity())
+        .arg(format!("ops@{}", self.node.address));
+        ssh
+    }
+
+    /// The last lines of a unit's journal; of a host that is off, as its disk has them.
+    pub fn journal(&self, unit: &str, lines: usize) -> Result<String> {
+        let mut journal = if self.is_on()? {
+            self.command("journalctl")?
+        } else {
+            let mut journal = Command::new("journalctl");
+            journal.arg(format!(
+                "--directory={}",
+                self.node.dir().join("upper/var/log/journal").display()
+            ));
+            journal
+        };
+        command::run(journal.args([
+            "--no-pager",
+            "--output=short-iso-precise",
+            &format!("--lines={lines}"),
+            "--unit",
+            unit,
+        ]))
+    }
+
+    // ---- power
+
+    /// Whether the power is on.
+    pub fn is_on(&self) -> Result<bool> {
+        Ok(nspawn::init(&self.node)?.is_some())
+    }
+
+    /// Switches the power on and waits until the host has booted and takes logins.
+    pub fn power_on(&self) -> Result<()> {
+        self.power_on_only()?;
+        self.await_ready()
+    }
+
+    /// Switches the power on and returns at once.
+    pub fn power_on_only(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        nspawn::start(&self.node, &self.image)
+    }
+
+    /// Power loss: nothing is flushed, no connection is closed; returns when the host is certainly gone.
+    pub fn power_off(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        nspawn::power_off(&self.node)
+    }
+
+    /// An orderly shutdown, to its end.
+    pub fn shutdown(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        // The connection to systemd may end before its answer: what counts is that the host goes off.
+        let asked = self.exec("systemctl poweroff")?;
+        nspawn::await_off(&self.node, SHUTDOWN).map_err(|error| match error {
+            Error::Timeout { what, waited, hint } => Error::Timeout {
+                what,
+                waited,
+                hint: format!("{}{hint}", asked.stderr),
+            },
+            other => other,
+        })
+    }
+
+    /// Waits until systemd has finished booting and sshd answers.
+    pub fn await_ready(&self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            match self.probe() {
+                Ok(()) => return Ok(()),
+                Err(why) if started.elapsed() > BOOT => {
+                    let log = fs::read(self.node.dir().join("console.log")).unwrap_or_default();
+                    let log = String::from_utf8_lossy(&log);
+                    return Err(Error::Timeout {
+                        what: format!("boot of host {}", self.name()),
+                        waited: BOOT,
+                        hint: format!("{why}\nits console:\n{}", command::tail(&log)),
+                    });
+                }
+                Err(_) => thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    fn probe(&self) -> Result<(), String> {
+        if !self.is_on().map_err(|error| error.to_string())? {
+            return Err("it has no process 1".to_owned());
+        }
+        let banner = netns::within(|| banner(self.node.address)).map_err(|error| error.to_string())?;
+        banner.map_err(|error| format!("sshd: {error}"))?;
+        // sshd listens a little before systemd lets users in.
+        let state = self
+            .exec("systemctl is-system-running --wait")
+            .map_err(|error| error.to_string())?;
+        match state.stdout.trim() {
+            "running" | "degraded" => Ok(()),
+            other => Err(format!("systemd says `{other}` {}", state.stderr.trim())),
+        }
+    }
+
+    /// Puts on a new disk what is this host's own.
+    pub(crate) fn provision(&self) -> Result<()> {
+        mount::overlay(&self.image.root(), &self.node.dir())?;
+        let root = self.node.root();
+        let write = |path: &str, text: &str| {
+            let file = root.join(path);
+            fs::write(&file, text).map_err(Error::io("writing", &file))?;
+            Ok::<_, Error>(file)
+        };
+        write("etc/hostname", &format!("{}\n", self.name()))?;
+        write("etc/hosts", &hosts_file(&self.nodes))?;
+        write("etc/resolv.conf", "# The lab has no name server.\n")?;
+        let uuid = Path::new("/proc/sys/kernel/random/uuid");
+        let uuid = fs::read_to_string(uuid).map_err(Error::io("reading", uuid))?;
+        write("etc/machine-id", &format!("{}\n", uuid.trim().replace('-', "")))?;
+        for kind in ["", ".pub"] {
+            let from = PathBuf::from(format!("{}{kind}", keys::host_key(&self.node).display()));
+            let to = root.join(format!("etc/ssh/ssh_host_ed25519_key{kind}"));
+            fs::copy(&from, &to).map_err(Error::io("writing", &to))?;
+        }
+        let operator = keys::public(&keys::identity())?;
+        for (user, number) in USERS {
+            let file = write(&format!("home/{user}/.ssh/authorized_keys"), &operator)?;
+            chown(&file, Some(number), Some(number)).map_err(Error::io("giving away", &file))?;
+        }
+        Ok(())
+    }
+
+    // ---- network
+
+    /// Pulls the cable: nothing in, nothing out, and nobody is told.
+    pub fn cut(&self) -> Result<()> {
+        net::plug(&self.node, false)
+    }
+
+    /// Loses packets of one direction, or of some peers only (all, when `peers` is empty).
+    pub fn cut_partly(&self, direction: Direction, peers: &[&str]) -> Result<()> {
+        let peers = peers
+            .iter()
+            .map(|name| {
+                self.nodes
+                    .iter()
+                    .find(|node| node.name == *name)
+                    .cloned()
+                    .ok_or_else(|| unknown(name, &self.nodes))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        net::drop_packets(&self.node, direction, &peers)
+    }
+
+    /// Ends every cut of this host.
+    pub fn heal(&self) -> Result<()> {
+        net::pass_packets(&self.node)?;
+        net::plug(&self.node, true)
+    }
+
+    /// Whether a cut of this host is in force; a host that is off has no network to cut.
+    pub fn is_cut(&self) -> Result<bool> {
+        if !net::namespaces()?.contains(&self.node.namespace()) {
+            return Ok(false);
+        }
+        Ok(!net::plugged(&self.node)? || net::drops_packets(&self.node)?)
+    }
+
+    // ---- processes
+
+    /// The processes of a target, by their numbers on this machine.
+    pub fn pids(&self, target: &Target) -> Result<Vec<i32>> {
+        Ok(self.processes(target)?.into_iter().map(|process| process.pid).collect())
+    }
+
+    /// Stops all processes of a target where they stand (SIGSTOP); returns how many.
+    pub fn freeze(&self, target: &Target) -> Result<usize> {
+        self.settle(target, Signal::SIGSTOP, |process| matches!(process.state, 'T' | 't'))
+    }
+
+    /// Lets them go on (SIGCONT); returns how many.
+    pub fn thaw(&self, target: &Target) -> Result<usize> {
+        self.settle(target, Signal::SIGCONT, |process| !matches!(process.state, 'T' | 't'))
+    }
+
+    /// Kills them (SIGKILL) once; what systemd starts again is not waited for. Returns how many.
+    pub fn kill(&self, target: &Target) -> Result<usize> {
+        let found = self.some(target)?;
+        for process in &found {
+            process::signal(process.pid, Signal::SIGKILL)?;
+        }
+        Ok(found.len())
+    }
+
+    /// Signals until every process of the target, forked meanwhile or not, is as it should be.
+    fn settle(&self, target: &Target, signal: Signal, done: impl Fn(&Process) -> bool) -> Result<usize> {
+        let started = Instant::now();
+        loop {
+            let found = self.some(target)?;
+            if found.iter().all(&done) {
+                return Ok(found.len());
+            }
+            if started.elapsed() > SETTLE {
+                let left = found.iter().filter(|process| !done(process));
+                let left: Vec<_> = left
+                    .map(|p| format!("  {} {} (state {})", p.pid, p.name, p.state))
+                    .collect();
+                return Err(Error::Timeout {
+                    what: format!("{signal} of {target} on {}", self.name()),
+                    waited: SETTLE,
+                    hint: left.join("\n"),
+                });
+            }
+            for process in found.iter().filter(|process| !done(process)) {
+                process::signal(process.pid, signal)?;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn some(&self, target: &Target) -> Result<Vec<Process>> {
+        let found = self.processes(target)?;
+        if found.is_empty() {
+            return Err(Error::State(format!(
+                "host {} runs nothing that belongs to {target}",
+                self.name()
+            )));
+        }
+        Ok(found)
+    }
+
+    fn processes(&self, target: &Target) -> Result<Vec<Process>> {
+        Ok(nspawn::inside(&self.node)?
+            .into_iter()
+            .filter(|process| target.matches(process))
+            .collect())
+    }
+
+    fn init(&self) -> Result<Process> {
+        nspawn::init(&self.node)?.ok_or_else(|| Error::State(format!("host {} is off", self.name())))
+    }
+
+    /// Power is switched by one at a time.
+    fn lock(&self) -> Result<Lock> {
+        Lock::wait(&self.node.dir().join("lock"))
+    }
+}
+
+/// The error for a name that is no host of the lab.
+pub(crate) fn unknown(name: &str, nodes: &[Node]) -> Error {
+    let names: Vec<_> = nodes.iter().map(|node| node.name.as_str()).collect();
+    Error::State(format!("the lab has no host `{name}`; it has {}", names.join(", ")))
+}
+
+/// Whether sshd answers with its version.
+fn banner(address: Ipv4Addr) -> std::io::Result<()> {
+    use std::io::{Error, Read};
+    let limit = Duration::from_secs(1);
+    let mut stream = std::net::TcpStream::connect_timeout(&(address, 22).into(), limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    let mut start = [0; 4];
+    stream.read_exact(&mut start)?;
+    if &start == b"SSH-" {
+        Ok(())
+    } else {
+        Err(Error::other("something else than sshd answers on port 22"))
+    }
+}
