@@ -11,18 +11,13 @@ use crate::files;
 
 /// Puts `segment` into `archive`. One that is already there with the same content is fine.
 pub(crate) fn put(archive: &Path, segment: &Path) -> anyhow::Result<()> {
-    let name = segment
-        .file_name()
-        .ok_or_else(|| anyhow::anyhow!("{} has no file name", segment.display()))?;
+    let name = segment.file_name().ok_or_else(|| anyhow::anyhow!("{} has no file name", segment.display()))?;
     let target = archive.join(name);
     if target.exists() {
         if same(segment, &target)? {
             return Ok(());
         }
-        anyhow::bail!(
-            "{} is already there with other content; refusing to replace it",
-            target.display()
-        );
+        anyhow::bail!("{} is already there with other content; refusing to replace it", target.display());
     }
     // Two members may archive the same segment at once: each its own temporary name.
     let temporary = archive.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
@@ -78,10 +73,6 @@ mod tests {
         let back = dir.path().join("back");
         get(&archive.join("000000010000000000000001"), &back).unwrap();
         assert_eq!(std::fs::read(&back).unwrap(), b"one");
-        assert_eq!(
-            std::fs::read_dir(&archive).unwrap().count(),
-            1,
-            "a temporary file was left"
-        );
+        assert_eq!(std::fs::read_dir(&archive).unwrap().count(), 1, "a temporary file was left");
     }
 }

@@ -1,6 +1,7 @@
 //! What the loop and the slow actions share: configuration, files, and the record of the past.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -16,6 +17,8 @@ pub(crate) struct Context {
     pub(crate) secrets: Secrets,
     pub(crate) conf: Conf,
     past: Mutex<PastFile>,
+    /// Postgres has been told to stop: from here on it refuses clients.
+    pub(crate) stopping: AtomicBool,
 }
 
 impl Context {
@@ -27,20 +30,10 @@ impl Context {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let conf = Conf::new(config.clone())?;
-        conf.write_passfile(&secrets)
-            .with_context(|| format!("cannot write {}", conf.passfile().display()))?;
-        let past = PastFile::open(&config.state_dir).with_context(|| {
-            format!(
-                "cannot read the record of past leaderships in {}",
-                config.state_dir.display()
-            )
-        })?;
-        Ok(Self {
-            config,
-            secrets,
-            conf,
-            past: Mutex::new(past),
-        })
+        conf.write_passfile(&secrets).with_context(|| format!("cannot write {}", conf.passfile().display()))?;
+        let past = PastFile::open(&config.state_dir)
+            .with_context(|| format!("cannot read the record of past leaderships in {}", config.state_dir.display()))?;
+        Ok(Self { config, secrets, conf, past: Mutex::new(past), stopping: AtomicBool::new(false) })
     }
 
     /// The record of the past. Its fields are written whole, so that a panic elsewhere cannot leave it half-changed.

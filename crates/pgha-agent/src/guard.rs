@@ -20,6 +20,13 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// The agent takes a guard that was not heard of for this long for dead.
 const SILENCE: Millis = Millis(1000);
 
+/// What the lease file says.
+enum Verdict {
+    NoLease,
+    Holds,
+    Over(String),
+}
+
 /// Watches until the process is ended.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // Memory that has to be read from a full disk first is of no use to a guard.
@@ -28,6 +35,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     }
     let lease_file = LeaseFile::in_dir(&config.run_dir);
     let patience = Duration::from_millis(config.timing().stop_budget.0 / 2);
+    let data_dir = &config.postgres.data_dir;
     let heartbeat = heartbeat_file(&config.run_dir);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(lease_file = %config.run_dir.display(), "guarding the lease");
@@ -38,18 +46,39 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
             files::replace(&heartbeat, format!("{} {}", now.0, std::process::id()).as_bytes())?;
             beat = now;
         }
-        let over = match lease_file.read() {
-            Ok(None) => None,
-            Ok(Some(record)) if now < record.fence_at => None,
-            Ok(Some(record)) => Some(format!("lease of epoch {} was not renewed in time", record.lease.epoch)),
-            Err(error) => Some(format!("the lease file cannot be read: {error}")),
-        };
-        if let Some(why) = over {
-            if let Some(postmaster) = Postmaster::find(&config.postgres.data_dir) {
-                tracing::error!(%why, "killing Postgres");
-                postmaster.kill_for_certain(patience);
+        let judged = lease_file.read();
+        let verdict = match &judged {
+            Ok(None) => Verdict::NoLease,
+            Ok(Some(record)) if now < record.fence_at => Verdict::Holds,
+            Ok(Some(record)) => {
+                Verdict::Over(format!("the lease of epoch {} was not renewed in time", record.lease.epoch))
             }
-            lease_file.forget()?;
+            Err(error) => Verdict::Over(format!("the lease file cannot be read: {error}")),
+        };
+        match verdict {
+            Verdict::Holds => {}
+            // A start that was ordered in time may come late. What is marked as a standby accepts no writes.
+            Verdict::NoLease => {
+                if let Some(postmaster) =
+                    Postmaster::find(data_dir).filter(|_| !data_dir.join("standby.signal").exists())
+                {
+                    tracing::error!("killing Postgres: it accepts writes and there is no lease");
+                    postmaster.kill_for_certain(patience);
+                }
+            }
+            Verdict::Over(why) => {
+                let recorded = judged.as_ref().ok().and_then(|record| record.as_ref()?.postmaster);
+                for postmaster in Postmaster::find(data_dir).into_iter().chain(recorded) {
+                    if postmaster.is_alive() {
+                        tracing::error!(%why, "killing Postgres");
+                        postmaster.kill_for_certain(patience);
+                    }
+                }
+                // Not one that was written meanwhile.
+                if lease_file.read().ok() == judged.ok() {
+                    lease_file.forget()?;
+                }
+            }
         }
         std::thread::sleep(INTERVAL);
     }

@@ -8,6 +8,7 @@ use pgha_core::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::postgres::process::Postmaster;
 
 /// A lease, and when to fence if it is not renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,8 @@ pub(crate) struct Record {
     pub(crate) lease: Lease,
     /// From here on Postgres must be stopped.
     pub(crate) fence_at: Instant,
+    /// Which process that is, should its data directory not say so any more.
+    pub(crate) postmaster: Option<Postmaster>,
 }
 
 /// Where the record is kept. `/run` does not survive a reboot, and neither does the clock that it is written in.
@@ -26,9 +29,7 @@ pub(crate) struct LeaseFile {
 
 impl LeaseFile {
     pub(crate) fn in_dir(run_dir: &Path) -> Self {
-        Self {
-            path: run_dir.join("lease.json"),
-        }
+        Self { path: run_dir.join("lease.json") }
     }
 
     /// Writes the record; the guard sees it at its next look.

@@ -39,17 +39,8 @@ impl PastFile {
 
     /// For an observation.
     pub(crate) fn view(&self, old_data_kept: bool) -> Past {
-        let Record {
-            promoted_to,
-            led_in,
-            rewind_unfinished,
-        } = self.record;
-        Past {
-            promoted_to,
-            led_in,
-            rewind_unfinished,
-            old_data_kept,
-        }
+        let Record { promoted_to, led_in, rewind_unfinished } = self.record;
+        Past { promoted_to, led_in, rewind_unfinished, old_data_kept }
     }
 
     /// Before the first write can be accepted under `epoch`.
@@ -62,15 +53,15 @@ impl PastFile {
         self.change(|record| record.promoted_to = Some(timeline))
     }
 
-    /// Before and after `pg_rewind`.
-    pub(crate) fn rewinding(&mut self, unfinished: bool) -> io::Result<()> {
-        self.change(|record| {
-            record.rewind_unfinished = unfinished;
-            if !unfinished {
-                // The data is the leader's now; what this member promoted before is not in it any more.
-                record.promoted_to = None;
-            }
-        })
+    /// Before `pg_rewind`; and after one that changed nothing.
+    pub(crate) fn rewinding(&mut self, begun: bool) -> io::Result<()> {
+        self.change(|record| record.rewind_unfinished = begun)
+    }
+
+    /// The data is the leader's now: rewound, or copied.
+    pub(crate) fn rebased(&mut self) -> io::Result<()> {
+        // What this member promoted before is not in it any more.
+        self.change(|record| *record = Record { led_in: record.led_in, ..Record::default() })
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Record)) -> io::Result<()> {

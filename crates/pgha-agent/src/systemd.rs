@@ -25,25 +25,20 @@ trait Manager {
     fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
 }
 
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Unit",
-    default_service = "org.freedesktop.systemd1"
-)]
+#[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
 trait Unit {
     #[zbus(property)]
     fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
 }
 
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Job",
-    default_service = "org.freedesktop.systemd1"
-)]
+#[zbus::proxy(interface = "org.freedesktop.systemd1.Job", default_service = "org.freedesktop.systemd1")]
 trait Job {
     #[zbus(property)]
     fn job_type(&self) -> zbus::Result<String>;
 }
 
-const DEADLINE: Duration = Duration::from_secs(5);
+/// A leader must get round to its next renewal.
+const DEADLINE: Duration = Duration::from_secs(1);
 
 async fn within<T>(work: impl Future<Output = zbus::Result<T>>) -> Result<T, SystemdError> {
     match tokio::time::timeout(DEADLINE, work).await {

@@ -32,10 +32,7 @@ pub(crate) enum WatchdogError {
 
 /// `linux/watchdog.h`.
 mod ioctl {
-    #![expect(
-        unsafe_code,
-        reason = "the watchdog is driven by ioctls; see the kernel's watchdog-api"
-    )]
+    #![expect(unsafe_code, reason = "the watchdog is driven by ioctls; see the kernel's watchdog-api")]
     nix::ioctl_read!(keep_alive, b'W', 5, i32);
     nix::ioctl_readwrite!(set_timeout, b'W', 6, i32);
     nix::ioctl_read!(get_timeout, b'W', 7, i32);
@@ -60,13 +57,7 @@ mod ioctl {
 
 impl Watchdog {
     pub(crate) fn new(mode: WatchdogMode, path: PathBuf, timeout_secs: u32) -> Self {
-        Self {
-            mode,
-            path,
-            timeout_secs,
-            device: None,
-            problem: None,
-        }
+        Self { mode, path, timeout_secs, device: None, problem: None }
     }
 
     /// For an observation.
@@ -101,11 +92,7 @@ impl Watchdog {
         let got = ioctl::timeout(device.as_raw_fd(), wanted);
         let refusal = match got {
             Ok(got) if got <= wanted && got > 0 => None,
-            Ok(got) => Some(WatchdogError::Timeout {
-                path: path(),
-                wanted: self.timeout_secs,
-                got,
-            }),
+            Ok(got) => Some(WatchdogError::Timeout { path: path(), wanted: self.timeout_secs, got }),
             Err(source) => Some(WatchdogError::Ioctl { path: path(), source }),
         };
         if let Some(refusal) = refusal {

@@ -200,10 +200,7 @@ pub struct Watchdog {
 
 impl Default for Watchdog {
     fn default() -> Self {
-        Self {
-            mode: WatchdogMode::default(),
-            device: default_watchdog_device(),
-        }
+        Self { mode: WatchdogMode::default(), device: default_watchdog_device() }
     }
 }
 
@@ -331,11 +328,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.timing().check()?;
         let wrong = |key, value: &str, why: &str| {
-            Err(ConfigError::Value {
-                key,
-                value: format!("{value:?}"),
-                why: why.to_owned(),
-            })
+            Err(ConfigError::Value { key, value: format!("{value:?}"), why: why.to_owned() })
         };
         if self.zookeeper.hosts.is_empty() {
             return wrong("zookeeper.hosts", "", "needs at least one host:port");
@@ -345,10 +338,7 @@ impl Config {
             .hosts
             .iter()
             .map(|host| ("zookeeper.hosts", host))
-            .chain([
-                ("rest.listen", &self.rest.listen),
-                ("rest.advertise", &self.rest.advertise),
-            ])
+            .chain([("rest.listen", &self.rest.listen), ("rest.advertise", &self.rest.advertise)])
             .chain([("postgres.advertise", &self.postgres.advertise)])
         {
             if split_host_port(address).is_none() {
@@ -360,11 +350,7 @@ impl Config {
             && !self.namespace.contains("//")
             && self.namespace.bytes().all(|byte| byte.is_ascii_graphic());
         if !well_formed {
-            return wrong(
-                "namespace",
-                &self.namespace,
-                "must begin with `/`, not end with it, and hold no blanks",
-            );
+            return wrong("namespace", &self.namespace, "must begin with `/`, not end with it, and hold no blanks");
         }
         for (key, path) in [
             ("secrets_file", &self.secrets_file),
@@ -379,10 +365,9 @@ impl Config {
                 return wrong(key, &path.display().to_string(), "must be an absolute path");
             }
         }
-        for (key, parameters) in [
-            ("postgres.parameters", &self.postgres.parameters),
-            ("bootstrap.parameters", &self.bootstrap.parameters),
-        ] {
+        for (key, parameters) in
+            [("postgres.parameters", &self.postgres.parameters), ("bootstrap.parameters", &self.bootstrap.parameters)]
+        {
             for name in parameters.keys() {
                 let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
                 if name.is_empty() || !name.bytes().all(plain) {
@@ -580,18 +565,9 @@ mod tests {
             ("[postgres2]\n", "unknown field `postgres2`"),
             ("[timing]\nttl = \"6 days\"\n", "not a length of time"),
             ("[timing]\nttl = \"2s\"\n", "timing.ttl = 2s leaves"),
-            (
-                "[postgres.parameters]\nprimary_conninfo = \"x\"\n",
-                "postgres.parameters",
-            ),
-            (
-                "[postgres.parameters]\n\"a b\" = \"x\"\n",
-                "not the name of a Postgres setting",
-            ),
-            (
-                "[bootstrap]\nsynchronous_node_count = 0\n",
-                "bootstrap.synchronous_node_count",
-            ),
+            ("[postgres.parameters]\nprimary_conninfo = \"x\"\n", "postgres.parameters"),
+            ("[postgres.parameters]\n\"a b\" = \"x\"\n", "not the name of a Postgres setting"),
+            ("[bootstrap]\nsynchronous_node_count = 0\n", "bootstrap.synchronous_node_count"),
             ("[archive]\nkind = \"directory\"\npath = \"rel\"\n", "archive.path"),
             ("[archive]\nkind = \"tape\"\n", "tape"),
             ("[watchdog]\nmode = \"maybe\"\n", "maybe"),

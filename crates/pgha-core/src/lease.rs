@@ -28,21 +28,13 @@ impl Lease {
     ///
     /// Before it the session was in use at least once a heartbeat: members look at the cluster that often.
     pub fn taken(epoch: Epoch, sent: Instant, timing: &Timing) -> Self {
-        Self {
-            epoch,
-            sent,
-            counted_from: sent - timing.heartbeat,
-        }
+        Self { epoch, sent, counted_from: sent - timing.heartbeat }
     }
 
     /// The lease after the renewal sent at `sent` was acknowledged.
     #[must_use]
     pub fn renewed(self, sent: Instant) -> Self {
-        Self {
-            epoch: self.epoch,
-            sent,
-            counted_from: self.sent,
-        }
+        Self { epoch: self.epoch, sent, counted_from: self.sent }
     }
 
     /// From here on another node may be primary.

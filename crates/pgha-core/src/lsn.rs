@@ -86,15 +86,9 @@ impl TimelineHistory {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let wrong = || ParseHistoryError {
-                line: index + 1,
-                text: line.to_owned(),
-            };
+            let wrong = || ParseHistoryError { line: index + 1, text: line.to_owned() };
             let mut fields = line.splitn(3, '\t');
-            let parent = fields
-                .next()
-                .and_then(|field| field.trim().parse().ok())
-                .ok_or_else(wrong)?;
+            let parent = fields.next().and_then(|field| field.trim().parse().ok()).ok_or_else(wrong)?;
             let switched_at = fields.next().and_then(|field| field.parse().ok()).ok_or_else(wrong)?;
             switches.push(Switch {
                 parent: Timeline(parent),
@@ -107,10 +101,7 @@ impl TimelineHistory {
 
     /// Where `timeline` ended and its successor began; `None` if it is not an ancestor.
     pub fn end_of(&self, timeline: Timeline) -> Option<Lsn> {
-        self.0
-            .iter()
-            .find(|switch| switch.parent == timeline)
-            .map(|switch| switch.switched_at)
+        self.0.iter().find(|switch| switch.parent == timeline).map(|switch| switch.switched_at)
     }
 }
 

@@ -17,14 +17,7 @@ pub struct NameError {
 fn check(what: &'static str, name: &str) -> Result<(), NameError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let good = (1..=63).contains(&name.len()) && name.bytes().all(plain) && name.as_bytes()[0].is_ascii_alphanumeric();
-    if good {
-        Ok(())
-    } else {
-        Err(NameError {
-            what,
-            name: name.to_owned(),
-        })
-    }
+    if good { Ok(()) } else { Err(NameError { what, name: name.to_owned() }) }
 }
 
 macro_rules! name {

@@ -118,13 +118,7 @@ pub struct ClusterSettings {
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self {
-            synchronous: false,
-            strict: false,
-            sync_count: 1,
-            maximum_lag: 1 << 20,
-            paused: false,
-        }
+        Self { synchronous: false, strict: false, sync_count: 1, maximum_lag: 1 << 20, paused: false }
     }
 }
 
@@ -135,6 +129,8 @@ pub struct SyncRecord {
     pub leader: Option<NodeName>,
     /// Standbys that hold every acknowledged commit.
     pub standbys: BTreeSet<NodeName>,
+    /// There is a record, but it cannot be read: nothing may be concluded from its emptiness.
+    pub unreadable: bool,
     /// Version of the znode; `None` if it does not exist.
     pub version: Option<i32>,
 }
@@ -181,10 +177,7 @@ pub struct History {
 impl History {
     /// The cluster's timeline, as far as the document knows.
     pub fn timeline(&self) -> Timeline {
-        self.switches
-            .0
-            .last()
-            .map_or(Timeline(1), |switch| Timeline(switch.parent.0 + 1))
+        self.switches.0.last().map_or(Timeline(1), |switch| Timeline(switch.parent.0 + 1))
     }
 }
 
@@ -230,6 +223,8 @@ pub struct Control {
     pub min_recovery_end: Lsn,
     /// `standby.signal` is there.
     pub standby_signal: bool,
+    /// `backup_label` is there: a copy, or a rewound directory, that has not been started yet.
+    pub backup_label: bool,
 }
 
 /// `Database cluster state`.
@@ -312,6 +307,8 @@ pub struct Standby {
     pub upstream: Option<NodeName>,
     /// Physical slots that exist and are not in use.
     pub slots: BTreeSet<String>,
+    /// It has come onto a timeline that its control file does not show yet.
+    pub checkpoint_pending: bool,
 }
 
 impl Standby {
@@ -360,6 +357,8 @@ pub struct RunningJob {
     pub kind: JobKind,
     /// Since when.
     pub since: Instant,
+    /// It ends with a Postgres that accepts writes.
+    pub writes: bool,
 }
 
 /// A slow action that ended.

@@ -1,9 +1,6 @@
 //! Why a member does what it does: the single source of log lines, REST fields and metric labels.
 
-#![expect(
-    clippy::doc_markdown,
-    reason = "the documentation of a reason is its sentence, for operators"
-)]
+#![expect(clippy::doc_markdown, reason = "the documentation of a reason is its sentence, for operators")]
 #![expect(missing_docs, reason = "the fields of a reason are named in its text")]
 
 use std::fmt;
@@ -114,6 +111,8 @@ reasons! {
     PostgresMute = "postgres_mute", Trouble, "Postgres does not answer queries";
     /// Leader.
     Reowning = "reowning", Change, "the agent was restarted within its lease: taking the leadership over from the old session";
+    /// Leader.
+    FormerSession = "former_session", Calm, "a former session holds the leadership under my name; waiting until it expires";
     /// Leader.
     DroppingStaleLock = "dropping_stale_lock", Change, "removing the leadership of my previous life";
 
@@ -241,19 +240,13 @@ mod tests {
             if option_env!("PGHA_BLESS").is_some() {
                 std::fs::write(path, &text).unwrap();
             }
-            assert_eq!(
-                std::fs::read_to_string(path).unwrap_or_default(),
-                text,
-                "run the tests with PGHA_BLESS=1"
-            );
+            assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "run the tests with PGHA_BLESS=1");
         }
     }
 
     #[test]
     fn texts_name_their_fields() {
-        let reason = Reason::Deposed {
-            by: NodeName::try_from("db2").unwrap(),
-        };
+        let reason = Reason::Deposed { by: NodeName::try_from("db2").unwrap() };
         assert_eq!(reason.to_string(), "db2 is the leader now: stopping Postgres at once");
         assert_eq!(reason.code(), "deposed");
     }

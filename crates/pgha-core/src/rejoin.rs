@@ -36,7 +36,8 @@ pub fn plan(
         return Plan::AwaitHistory;
     }
     let parted = past.rewind_unfinished || has_parted(control, leader_timeline, history);
-    if is_twin(past, me, control.timeline, history) || (parted && rewind_impossible) {
+    if is_twin(past, me, control.timeline, history) || is_foreign(control, me, history) || (parted && rewind_impossible)
+    {
         // Two members began the same timeline: pg_rewind compares timelines and would see no difference.
         Plan::Clone
     } else if !parted {
@@ -53,24 +54,29 @@ fn is_twin(past: &Past, me: &NodeName, timeline: Timeline, history: &History) ->
     past.promoted_to == Some(timeline) && history.begun_by.get(&timeline).is_some_and(|beginner| beginner != me)
 }
 
+/// Data that served as a primary, on a timeline that another member began: the record of our promotion was lost.
+fn is_foreign(control: &Control, me: &NodeName, history: &History) -> bool {
+    let served = !control.standby_signal
+        && !control.backup_label
+        && matches!(control.state, ControlState::ShutDown | ControlState::InProduction | ControlState::Other);
+    served && history.begun_by.get(&control.timeline).is_some_and(|beginner| beginner != me)
+}
+
 fn has_parted(control: &Control, leader_timeline: Timeline, history: &History) -> bool {
     if control.timeline == leader_timeline {
         // An unclean end as primary of the leader's own timeline cannot happen without a twin: a leader promotes anew.
         return false;
     }
-    let Some(end) = history
-        .switches
-        .end_of(control.timeline)
-        .filter(|_| control.timeline < leader_timeline)
-    else {
+    let Some(end) = history.switches.end_of(control.timeline).filter(|_| control.timeline < leader_timeline) else {
         return true;
     };
     match control.state {
         // The shutdown checkpoint is the last record; the leader began after it exactly if it has the whole of it.
         ControlState::ShutDown => control.checkpoint >= end,
         ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => control.min_recovery_end > end,
-        // It may have written WAL that nobody received. pg_rewind finds out, after crash recovery.
-        ControlState::InProduction | ControlState::Other => !control.standby_signal || control.min_recovery_end > end,
+        // It may have written WAL that nobody received; pg_rewind finds out, after crash recovery. A copy that was
+        // never started shows its source's state, and has a label.
+        ControlState::InProduction | ControlState::Other => !control.backup_label,
     }
 }
 
@@ -86,12 +92,7 @@ pub fn standby_has_parted(timeline: Timeline, standby: &Standby, leader: &Member
     if history.timeline() < leader_timeline {
         return None;
     }
-    Some(
-        history
-            .switches
-            .end_of(timeline)
-            .is_none_or(|end| standby.replayed > end),
-    )
+    Some(history.switches.end_of(timeline).is_none_or(|end| standby.replayed > end))
 }
 
 #[cfg(test)]
@@ -105,11 +106,7 @@ mod tests {
     }
 
     fn history() -> History {
-        let switch = |parent, at| Switch {
-            parent: Timeline(parent),
-            switched_at: Lsn(at),
-            reason: String::new(),
-        };
+        let switch = |parent, at| Switch { parent: Timeline(parent), switched_at: Lsn(at), reason: String::new() };
         History {
             switches: TimelineHistory(vec![switch(1, 100), switch(2, 200)]),
             begun_by: [(Timeline(2), name("db1")), (Timeline(3), name("db2"))].into(),
@@ -123,20 +120,13 @@ mod tests {
             state,
             checkpoint: Lsn(checkpoint),
             min_recovery_end: Lsn(checkpoint),
-            standby_signal: matches!(
-                state,
-                ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
-            ),
+            backup_label: false,
+            standby_signal: matches!(state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery),
         }
     }
 
     fn leader() -> Member {
-        Member {
-            is_primary: true,
-            is_running: true,
-            timeline: Some(Timeline(3)),
-            ..Member::default()
-        }
+        Member { is_primary: true, is_running: true, timeline: Some(Timeline(3)), ..Member::default() }
     }
 
     fn plan_for(control: &Control) -> Plan {
@@ -161,10 +151,7 @@ mod tests {
     #[test]
     fn a_standby_behind_the_switch_just_starts() {
         assert_eq!(plan_for(&control(1, ControlState::InArchiveRecovery, 100)), Plan::Start);
-        assert_eq!(
-            plan_for(&control(1, ControlState::InArchiveRecovery, 101)),
-            Plan::Rewind
-        );
+        assert_eq!(plan_for(&control(1, ControlState::InArchiveRecovery, 101)), Plan::Rewind);
     }
 
     #[test]
@@ -174,43 +161,19 @@ mod tests {
 
     #[test]
     fn twins_are_copied() {
-        let past = Past {
-            promoted_to: Some(Timeline(3)),
-            ..Past::default()
-        };
+        let past = Past { promoted_to: Some(Timeline(3)), ..Past::default() };
         let stopped = control(3, ControlState::ShutDown, 250);
-        assert_eq!(
-            plan(&stopped, &past, &name("db1"), &leader(), &history(), false),
-            Plan::Clone
-        );
-        assert_eq!(
-            plan(&stopped, &past, &name("db2"), &leader(), &history(), false),
-            Plan::Start
-        );
+        assert_eq!(plan(&stopped, &past, &name("db1"), &leader(), &history(), false), Plan::Clone);
+        assert_eq!(plan(&stopped, &past, &name("db2"), &leader(), &history(), false), Plan::Start);
     }
 
     #[test]
     fn what_is_not_known_is_waited_for() {
-        let ahead = Member {
-            timeline: Some(Timeline(4)),
-            ..leader()
-        };
+        let ahead = Member { timeline: Some(Timeline(4)), ..leader() };
         let crashed = control(2, ControlState::InProduction, 10);
-        assert_eq!(
-            plan(&crashed, &Past::default(), &name("db1"), &ahead, &history(), false),
-            Plan::AwaitHistory
-        );
-        let early = Member {
-            checkpoint_pending: true,
-            ..leader()
-        };
-        assert_eq!(
-            plan(&crashed, &Past::default(), &name("db1"), &early, &history(), false),
-            Plan::AwaitCheckpoint
-        );
-        assert_eq!(
-            plan(&crashed, &Past::default(), &name("db1"), &early, &history(), true),
-            Plan::Clone
-        );
+        assert_eq!(plan(&crashed, &Past::default(), &name("db1"), &ahead, &history(), false), Plan::AwaitHistory);
+        let early = Member { checkpoint_pending: true, ..leader() };
+        assert_eq!(plan(&crashed, &Past::default(), &name("db1"), &early, &history(), false), Plan::AwaitCheckpoint);
+        assert_eq!(plan(&crashed, &Past::default(), &name("db1"), &early, &history(), true), Plan::Clone);
     }
 }

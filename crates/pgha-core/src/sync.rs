@@ -63,6 +63,7 @@ pub fn step(
     let with = |leader: Option<&NodeName>, standbys: BTreeSet<NodeName>| SyncRecord {
         leader: leader.cloned(),
         standbys,
+        unreadable: false,
         version: record.version,
     };
     if !settings.synchronous {
@@ -87,6 +88,17 @@ pub fn step(
     }
     let value = names(&wanted, settings.strict);
     if primary.sync_names != value {
+        // Somebody else changed the setting: Postgres no longer waits for these.
+        let unnamed: BTreeSet<_> = record
+            .standbys
+            .iter()
+            .filter(|name| !primary.sync_names.contains(&format!("\"{name}\"")))
+            .cloned()
+            .collect();
+        if !unnamed.is_empty() {
+            let left = record.standbys.difference(&unnamed).cloned().collect();
+            return (Step::Remove(with(Some(me), left), unnamed), Floor::default());
+        }
         return (Step::SetNames(value), Floor::default());
     }
     let new: BTreeSet<_> = wanted.difference(&record.standbys).cloned().collect();
@@ -98,18 +110,9 @@ pub fn step(
     }
     // The position is read after the setting was seen applied: an acknowledged commit that did not wait is below it.
     let floor = if floor.names.as_ref() == Some(&value) {
-        Floor {
-            names: Some(value),
-            lsn: Some(floor.lsn.unwrap_or(primary.flushed)),
-        }
+        Floor { names: Some(value), lsn: Some(floor.lsn.unwrap_or(primary.flushed)) }
     } else {
-        return (
-            Step::WaitApplied,
-            Floor {
-                names: Some(value),
-                lsn: None,
-            },
-        );
+        return (Step::WaitApplied, Floor { names: Some(value), lsn: None });
     };
     let caught_up: BTreeSet<_> = new
         .into_iter()
@@ -138,20 +141,15 @@ fn wanted(
 ) -> BTreeSet<NodeName> {
     let mut fit: Vec<_> = members
         .iter()
-        .filter(|(_, member)| !member.nosync)
+        // A member that is being copied connects too, and must not be taken for a standby.
+        .filter(|(_, member)| !member.nosync && member.is_running)
         .filter_map(|(name, _)| {
-            let sender = primary
-                .senders
-                .iter()
-                .find(|sender| sender.streaming && sender.name == name.as_str())?;
+            let sender = primary.senders.iter().find(|sender| sender.streaming && sender.name == name.as_str())?;
             Some((!record.standbys.contains(name), std::cmp::Reverse(sender.flushed), name))
         })
         .collect();
     fit.sort();
-    fit.into_iter()
-        .take(settings.sync_count)
-        .map(|(_, _, name)| name.clone())
-        .collect()
+    fit.into_iter().take(settings.sync_count).map(|(_, _, name)| name.clone()).collect()
 }
 
 /// Whether every process that takes part in the waiting has taken the setting.
@@ -214,7 +212,7 @@ mod tests {
             let me = name("p");
             let standbys = [name("a"), name("b"), name("c")];
             let settings = ClusterSettings { synchronous: true, strict, sync_count: count, ..ClusterSettings::default() };
-            let members: BTreeMap<_, _> = standbys.iter().map(|s| (s.clone(), Member::default())).collect();
+            let members: BTreeMap<_, _> = standbys.iter().map(|s| (s.clone(), Member { is_running: true, ..Member::default() })).collect();
             let mut record = SyncRecord { version: Some(0), ..SyncRecord::default() };
             let (mut shown, mut effective) = (String::new(), String::new());
             let (mut flushed, mut acknowledged) = (10_u64, 10_u64);

@@ -32,11 +32,7 @@ impl Millis {
 
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_multiple_of(1000) {
-            write!(f, "{}s", self.0 / 1000)
-        } else {
-            write!(f, "{}ms", self.0)
-        }
+        if self.0.is_multiple_of(1000) { write!(f, "{}s", self.0 / 1000) } else { write!(f, "{}ms", self.0) }
     }
 }
 
@@ -79,9 +75,7 @@ impl Serialize for Millis {
 
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -124,16 +118,7 @@ mod tests {
         }
         assert_eq!(Millis(6000).to_string(), "6s");
         assert_eq!(Millis(1500).to_string(), "1500ms");
-        for text in [
-            "",
-            "6",
-            "s",
-            "-1s",
-            "1.5s",
-            "6 days",
-            "99999999999999999999s",
-            "18446744073709551615h",
-        ] {
+        for text in ["", "6", "s", "-1s", "1.5s", "6 days", "99999999999999999999s", "18446744073709551615h"] {
             assert!(text.parse::<Millis>().is_err(), "{text} was taken");
         }
     }

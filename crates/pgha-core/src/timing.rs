@@ -120,20 +120,11 @@ impl Timing {
         }
         let (least, most) = self.session_bounds();
         if self.ttl < least || self.ttl > most {
-            return Err(TimingError::Session {
-                ttl: self.ttl,
-                tick: self.tick,
-                least,
-                most,
-            });
+            return Err(TimingError::Session { ttl: self.ttl, tick: self.tick, least, most });
         }
         let (left, need) = (self.silence_tolerated(), Millis(self.heartbeat.0 * 2));
         if left < need {
-            return Err(TimingError::NoSlack {
-                ttl: self.ttl,
-                left,
-                need,
-            });
+            return Err(TimingError::NoSlack { ttl: self.ttl, left, need });
         }
         Ok(())
     }
@@ -154,28 +145,19 @@ mod tests {
         for profile in [Profile::Fast, Profile::Balanced, Profile::Wide] {
             let timing = Timing::of(profile);
             assert_eq!(timing.check(), Ok(()), "{profile:?}");
-            assert!(
-                timing.watchdog_seconds() >= 2,
-                "{profile:?}: a watchdog of under 2 s resets healthy hosts"
-            );
+            assert!(timing.watchdog_seconds() >= 2, "{profile:?}: a watchdog of under 2 s resets healthy hosts");
         }
     }
 
     #[test]
     fn a_session_that_zookeeper_would_clamp_is_refused() {
-        let timing = Timing {
-            ttl: Millis(500),
-            ..Timing::default()
-        };
+        let timing = Timing { ttl: Millis(500), ..Timing::default() };
         assert!(matches!(timing.check(), Err(TimingError::Session { .. })));
     }
 
     #[test]
     fn a_lease_without_slack_is_refused() {
-        let timing = Timing {
-            heartbeat: Millis(2000),
-            ..Timing::default()
-        };
+        let timing = Timing { heartbeat: Millis(2000), ..Timing::default() };
         assert!(matches!(timing.check(), Err(TimingError::NoSlack { .. })));
     }
 }

@@ -34,17 +34,8 @@ const PEER_DEADLINE: Duration = Duration::from_millis(400);
 impl Agent {
     pub(super) async fn execute(&mut self, action: Action, seen: &Seen) -> anyhow::Result<Done> {
         match action {
-            Action::TakeLeadership {
-                version,
-                epoch,
-                initialize,
-            } => {
-                self.write(Write::Take {
-                    version,
-                    epoch,
-                    initialize,
-                })
-                .await?;
+            Action::TakeLeadership { version, epoch, initialize } => {
+                self.write(Write::Take { version, epoch, initialize }).await?;
             }
             Action::ReownLeadership { version, epoch } => {
                 self.write(Write::Reown { version, epoch }).await?;
@@ -58,13 +49,7 @@ impl Agent {
             Action::ClearFailover { version, failover } => {
                 let path = self.zookeeper.paths().failover();
                 let data = FailoverRequest::default().render();
-                self.write(Write::Document {
-                    version,
-                    path,
-                    data,
-                    expect: Some(failover),
-                })
-                .await?;
+                self.write(Write::Document { version, path, data, expect: Some(failover) }).await?;
             }
             Action::AskPeers(names) => self.ask_peers(&names, seen).await,
             Action::Fence => self.fence().await?,
@@ -72,12 +57,14 @@ impl Agent {
                 self.lease_file.forget()?;
                 self.lease = None;
             }
-            Action::Bootstrap => self.begin(JobKind::Bootstrap, jobs::bootstrap(self.context.clone())),
-            Action::Prepare => self.begin(JobKind::Prepare, jobs::prepare(self.context.clone())),
+            Action::Bootstrap => self.begin(JobKind::Bootstrap, false, jobs::bootstrap(self.context.clone())),
+            Action::Prepare => self.begin(JobKind::Prepare, false, jobs::prepare(self.context.clone())),
             Action::Start(how) => self.start(how, seen)?,
-            Action::Stop { checkpoint } => self.begin(JobKind::Stop, jobs::stop(self.context.clone(), checkpoint)),
+            Action::Stop { checkpoint } => {
+                self.begin(JobKind::Stop, false, jobs::stop(self.context.clone(), checkpoint));
+            }
             Action::Promote { epoch, not_after } => {
-                self.begin(JobKind::Promote, jobs::promote(self.context.clone(), epoch, not_after));
+                self.begin(JobKind::Promote, true, jobs::promote(self.context.clone(), epoch, not_after));
             }
             Action::Follow(leader) => {
                 let upstream = leader.map(|name| source(seen, &name)).transpose()?;
@@ -94,15 +81,22 @@ impl Agent {
             Action::Rewind(leader) => {
                 let source = source(seen, &leader)?;
                 let parted = parted_segment(seen);
-                self.begin(JobKind::Rewind, jobs::rewind(self.context.clone(), source, parted));
+                let parameters = self.cluster_parameters();
+                self.begin(JobKind::Rewind, false, jobs::rewind(self.context.clone(), parameters, source, parted));
             }
             Action::Clone(leader) => {
                 let source = source(seen, &leader)?;
-                self.begin(JobKind::Clone, jobs::copy(self.context.clone(), source));
+                self.begin(JobKind::Clone, false, jobs::copy(self.context.clone(), source));
             }
             Action::RemoveOldData => {
-                let old = self.context.old_data_dir();
-                tokio::task::spawn_blocking(move || crate::files::remove(&old)).await??;
+                if self.removal.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                    let old = self.context.old_data_dir();
+                    self.removal = Some(tokio::task::spawn_blocking(move || {
+                        if let Err(error) = crate::files::remove(&old) {
+                            tracing::warn!(dir = %old.display(), %error, "cannot remove the replaced data directory");
+                        }
+                    }));
+                }
             }
             Action::CancelJob => {
                 if let Some(job) = self.job.take() {
@@ -111,7 +105,10 @@ impl Agent {
             }
             Action::ArmWatchdog => {
                 if let Err(error) = self.watchdog.arm() {
-                    // Where one is required, the next decision sees that there is none.
+                    if self.settings.watchdog_required {
+                        // What follows in this decision must not happen.
+                        return Err(error.into());
+                    }
                     tracing::warn!(%error, "no kernel watchdog");
                 }
             }
@@ -127,8 +124,13 @@ impl Agent {
         Ok(done?)
     }
 
-    fn begin(&mut self, kind: JobKind, work: impl Future<Output = Result<(), jobs::JobError>> + Send + 'static) {
-        self.job = Some(Job::begin(kind, &self.wake, work));
+    fn begin(
+        &mut self,
+        kind: JobKind,
+        writes: bool,
+        work: impl Future<Output = Result<(), jobs::JobError>> + Send + 'static,
+    ) {
+        self.job = Some(Job::begin(kind, writes, &self.wake, work));
     }
 
     async fn renew(&mut self, version: i32, seen: &Seen) -> anyhow::Result<()> {
@@ -149,12 +151,7 @@ impl Agent {
             };
         }
         let epoch = cluster.epoch.epoch;
-        self.write(Write::Renew {
-            version,
-            epoch,
-            status: status.render(),
-        })
-        .await
+        self.write(Write::Renew { version, epoch, status: status.render() }).await
     }
 
     async fn record_cluster(
@@ -171,13 +168,7 @@ impl Agent {
             let path = self.zookeeper.paths().config();
             let data = self.first_settings().render();
             let expect = seen.documents.config_version;
-            self.write(Write::Document {
-                version,
-                path,
-                data,
-                expect,
-            })
-            .await?;
+            self.write(Write::Document { version, path, data, expect }).await?;
         }
         if !matches!(cluster.initialize, pgha_core::observation::Initialize::Done(_)) {
             let path = self.zookeeper.paths().initialize();
@@ -186,13 +177,7 @@ impl Agent {
                 pgha_core::observation::Initialize::Absent => None,
                 _ => Some(0),
             };
-            self.write(Write::Document {
-                version,
-                path,
-                data,
-                expect,
-            })
-            .await?;
+            self.write(Write::Document { version, path, data, expect }).await?;
         }
         Ok(())
     }
@@ -219,19 +204,9 @@ impl Agent {
     }
 
     async fn write_sync(&mut self, version: i32, record: &SyncRecord) -> anyhow::Result<()> {
-        let state = SyncState {
-            leader: record.leader.clone(),
-            quorum: 0,
-            sync_standby: record.standbys.clone(),
-        };
+        let state = SyncState { leader: record.leader.clone(), quorum: 0, sync_standby: record.standbys.clone() };
         let path = self.zookeeper.paths().sync();
-        self.write(Write::Document {
-            version,
-            path,
-            data: state.render(),
-            expect: record.version,
-        })
-        .await
+        self.write(Write::Document { version, path, data: state.render(), expect: record.version }).await
     }
 
     async fn write_history(&mut self, version: i32, seen: &Seen) -> anyhow::Result<()> {
@@ -245,15 +220,14 @@ impl Agent {
         let known = &seen.documents.history;
         let newest = local.0.last().map(|switch| switch.parent);
         let lines = local.0.into_iter().map(|switch| {
-            let line = known
-                .0
-                .iter()
-                .find(|line| line.timeline == switch.parent && line.switched_at == switch.switched_at);
-            if let Some(line) = line {
+            let line =
+                known.0.iter().find(|line| line.timeline == switch.parent && line.switched_at == switch.switched_at);
+            // The newest switch is ours, and of now; of the others only what is on record is known.
+            let ours = Some(switch.parent) == newest;
+            let me = self.settings.me.as_str();
+            if let Some(line) = line.filter(|line| !ours || line.new_leader.as_deref() == Some(me)) {
                 return line.clone();
             }
-            // Only the newest switch is known to be ours, and of now.
-            let ours = Some(switch.parent) == newest;
             HistoryLine {
                 timeline: switch.parent,
                 switched_at: switch.switched_at,
@@ -264,13 +238,7 @@ impl Agent {
         });
         let data = wire::History(lines.collect()).render();
         let path = self.zookeeper.paths().history();
-        self.write(Write::Document {
-            version,
-            path,
-            data,
-            expect: seen.documents.history_version,
-        })
-        .await
+        self.write(Write::Document { version, path, data, expect: seen.documents.history_version }).await
     }
 
     async fn ask_peers(&mut self, names: &BTreeSet<NodeName>, seen: &Seen) {
@@ -279,10 +247,11 @@ impl Agent {
             let (host, port) = seen.documents.members.get(name)?.api_address()?;
             let client = Client::new(&format!("{host}:{port}")).ok()?;
             let status = tokio::time::timeout(PEER_DEADLINE, client.status()).await.ok()?.ok()?;
-            let position = PeerPosition {
-                timeline: status.timeline?,
-                position: status.xlog?.furthest(),
-            };
+            if status.watchdog_failed {
+                // It may not lead, however far it is.
+                return None;
+            }
+            let position = PeerPosition { timeline: status.timeline?, position: status.xlog?.furthest() };
             Some((name.clone(), position))
         });
         let positions = join_all(answers).await.into_iter().flatten().collect();
@@ -291,7 +260,8 @@ impl Agent {
     }
 
     async fn fence(&mut self) -> anyhow::Result<()> {
-        if let Some(postmaster) = Postmaster::find(&self.context.config.postgres.data_dir) {
+        let found = Postmaster::find(&self.context.config.postgres.data_dir);
+        for postmaster in found.into_iter().chain(self.eye.postmaster()) {
             let patience = Duration::from_millis(self.settings.timing.stop_budget.0 / 2);
             tokio::task::spawn_blocking(move || postmaster.kill_for_certain(patience)).await?;
         }
@@ -304,8 +274,9 @@ impl Agent {
             StartAs::Primary { epoch, not_after } => jobs::Mode::Primary { epoch, not_after },
             StartAs::Standby(leader) => jobs::Mode::Standby(leader.map(|name| source(seen, &name)).transpose()?),
         };
+        let writes = matches!(mode, jobs::Mode::Primary { .. });
         let work = jobs::start(self.context.clone(), self.cluster_parameters(), mode);
-        self.begin(JobKind::Start, work);
+        self.begin(JobKind::Start, writes, work);
         Ok(())
     }
 
@@ -347,11 +318,7 @@ impl Agent {
               WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = name)",
             slot_names(members)
         );
-        Ok(self
-            .eye
-            .connection()
-            .execute(&sql, patience(&self.settings.timing))
-            .await?)
+        Ok(self.eye.connection().execute(&sql, patience(&self.settings.timing)).await?)
     }
 
     async fn drop_slots(&mut self, members: &BTreeSet<NodeName>) -> anyhow::Result<()> {
@@ -360,11 +327,7 @@ impl Agent {
               WHERE slot_name = ANY ({}) AND slot_type = 'physical' AND NOT active",
             slot_names(members)
         );
-        Ok(self
-            .eye
-            .connection()
-            .execute(&sql, patience(&self.settings.timing))
-            .await?)
+        Ok(self.eye.connection().execute(&sql, patience(&self.settings.timing)).await?)
     }
 
     fn checkpoint_in_background(&self) {
@@ -396,12 +359,7 @@ fn parted_segment(seen: &Seen) -> Option<String> {
     let end = cluster.history.switches.end_of(control.timeline)?;
     // Segments of 16 MiB, initdb's default: 256 of them to each high half.
     let segment = end.0 >> 24;
-    Some(format!(
-        "{:08X}{:08X}{:08X}",
-        control.timeline.0,
-        segment >> 8,
-        segment & 0xFF
-    ))
+    Some(format!("{:08X}{:08X}{:08X}", control.timeline.0, segment >> 8, segment & 0xFF))
 }
 
 /// An SQL array. Slot names are letters, digits and underscores, by construction of [`NodeName`].

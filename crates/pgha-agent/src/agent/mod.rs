@@ -22,7 +22,7 @@ use pgha_core::decide::{Memory, Settings, decide};
 use pgha_core::lease::Lease;
 use pgha_core::observation::{EndedJob, PeerAnswers, Request};
 use pgha_core::reason::{Reason, Weight};
-use pgha_core::time::Instant;
+use pgha_core::time::{Instant, Millis};
 use pgha_core::timing::Timing;
 pub(crate) use publish::{Published, pgha_status};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -68,6 +68,7 @@ pub(crate) struct Agent {
     reason: Option<(Reason, jiff::Timestamp)>,
     announced: publish::Announcements,
     complained: Vec<String>,
+    removal: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// The end of the loop.
@@ -106,11 +107,7 @@ impl Agent {
             eye: observe::Eye::new(&context, &wake),
             lease,
             lease_file,
-            watchdog: Watchdog::new(
-                config.watchdog.mode,
-                config.watchdog.device.clone(),
-                timing.watchdog_seconds(),
-            ),
+            watchdog: Watchdog::new(config.watchdog.mode, config.watchdog.device.clone(), timing.watchdog_seconds()),
             job: None,
             ended: None,
             peers: None,
@@ -121,6 +118,7 @@ impl Agent {
             reason: None,
             announced: publish::Announcements::default(),
             complained: Vec::new(),
+            removal: None,
             context,
         };
         (agent, published)
@@ -140,14 +138,23 @@ impl Agent {
                 Turn::Again(wait) => wait,
             };
             notify_systemd(&mut ready, self.reason.as_ref());
-            tokio::select! {
-                biased;
-                _ = signals.terminate.recv() => if self.terminate().await { break },
-                _ = signals.interrupt.recv() => self.request = Some(Request::Shutdown),
-                _ = signals.reload.recv() => self.reload = true,
-                () = self.wake.notified() => {}
-                Some(command) = commands.recv() => self.accept(command).await,
-                () = tokio::time::sleep(again) => {}
+            let rest = tokio::time::sleep(again);
+            tokio::pin!(rest);
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = signals.terminate.recv() => if self.terminate().await { return Ok(()) },
+                    _ = signals.interrupt.recv() => self.request = Some(Request::Shutdown),
+                    _ = signals.reload.recv() => self.reload = true,
+                    () = self.wake.notified() => {}
+                    Some(command) = commands.recv() => self.accept(command).await,
+                    () = &mut rest => {}
+                    () = tokio::time::sleep(PING) => {
+                        still_alive();
+                        continue;
+                    }
+                }
+                break;
             }
         }
         tracing::info!("the agent ends");
@@ -209,6 +216,7 @@ impl Agent {
         if self.request == Some(Request::Restart) && ended.kind == JobKind::Start {
             self.request = None;
         }
+        self.context.stopping.store(false, std::sync::atomic::Ordering::Relaxed);
         if ended.outcome == Outcome::Done && ended.kind == JobKind::Stop {
             self.eye.connection().close();
         }
@@ -224,10 +232,7 @@ impl Agent {
                 Some(lease) => lease.renewed(ack.sent),
                 None => Lease::taken(epoch, ack.sent, &timing),
             };
-            let record = Record {
-                lease,
-                fence_at: lease.fence_at(&timing),
-            };
+            let record = Record { lease, fence_at: lease.fence_at(&timing), postmaster: self.eye.postmaster() };
             // A lease that the guard does not know of is none.
             match self.lease_file.write(&record) {
                 Ok(()) => self.lease = Some(lease),
@@ -236,8 +241,9 @@ impl Agent {
                     continue;
                 }
             }
-            // The watchdog's timeout is counted from here, the lease from the sending.
-            if clock::now().since(ack.sent) <= timing.guard {
+            // The watchdog counts from here: it must fire before the lease ends, or it is no fence.
+            let fires = clock::now() + Millis::from_secs(timing.watchdog_seconds().into());
+            if fires <= lease.end(&timing) {
                 self.watchdog.pet();
             }
         }
@@ -272,6 +278,9 @@ impl Agent {
         false
     }
 }
+
+/// `WatchdogSec=` of the unit is 3 s; a turn may be further apart than that.
+const PING: Duration = Duration::from_secs(1);
 
 /// How long the loop waits for ZooKeeper or Postgres in one step: it must get round within a lease.
 fn patience(timing: &Timing) -> Duration {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgha_core::config::Config;
 use pgha_core::lsn::Timeline;
@@ -48,15 +49,15 @@ struct PostmasterMemory {
 /// Documents kept across restarts, in case ZooKeeper holds garbage then.
 pub(super) fn recall(config: &Config) -> Known {
     let bytes = std::fs::read(config.state_dir.join("config.json")).ok();
-    Known {
-        config: bytes.and_then(|bytes| ClusterConfig::parse(&bytes).ok()),
-        system_id: None,
-    }
+    Known { config: bytes.and_then(|bytes| ClusterConfig::parse(&bytes).ok()), system_id: None }
 }
 
 impl Agent {
     pub(super) async fn observe(&mut self) -> Seen {
-        let deadline = patience(&self.settings.timing);
+        // A leader does not wait for an answer beyond the end of its lease.
+        let timing = self.settings.timing;
+        let left = self.lease.map(|lease| lease.fence_at(&timing).since(clock::now()).duration());
+        let deadline = patience(&timing).min(left.filter(|left| !left.is_zero()).unwrap_or(Duration::MAX));
         // At once: neither may make the other late.
         let (read, (mut postgres, heartbeat)) =
             futures_util::future::join(self.zookeeper.read(deadline), self.eye.look()).await;
@@ -72,12 +73,7 @@ impl Agent {
             }
             Err(error) => {
                 self.complain(vec![error.to_string()]);
-                (
-                    Dcs::Silent {
-                        since: self.dcs_seen.unwrap_or_default(),
-                    },
-                    Documents::default(),
-                )
+                (Dcs::Silent { since: self.dcs_seen.unwrap_or_default() }, Documents::default())
             }
         };
         if let (Some(heartbeat), Postgres::Running(running)) = (&heartbeat, &mut postgres) {
@@ -98,20 +94,12 @@ impl Agent {
             guard_alive: guard::is_alive(&self.context.config.run_dir, now),
             request: self.request,
         };
-        Seen {
-            observation,
-            documents,
-            heartbeat,
-        }
+        Seen { observation, documents, heartbeat }
     }
 
     /// Remembers what stands in for a document that becomes garbage, and reports garbage once.
     fn learn_documents(&mut self, documents: &Documents) {
-        if let Some(config) = documents
-            .config
-            .as_ref()
-            .filter(|config| self.known.config.as_ref() != Some(*config))
-        {
+        if let Some(config) = documents.config.as_ref().filter(|config| self.known.config.as_ref() != Some(*config)) {
             let path = self.context.config.state_dir.join("config.json");
             if let Err(error) = files::replace(&path, &config.render()) {
                 tracing::warn!(path = %path.display(), %error, "cannot keep a copy of the cluster's settings");
@@ -145,6 +133,15 @@ impl Agent {
                 (self.context.conf.conninfo(&upstream) == *conninfo).then_some(upstream.name)
             });
         }
+        // Which leadership it served under, whichever way it came to it.
+        if let (Role::Primary(_), Some(lease)) = (&running.role, self.lease)
+            && self.context.past().view(false).led_in != Some(lease.epoch)
+        {
+            let noted = self.context.past().leads_in(lease.epoch);
+            if let Err(error) = noted {
+                tracing::error!(%error, "cannot record the leadership");
+            }
+        }
         // A crash between a promotion and its record must not lose the record.
         let primary = matches!(heartbeat.role, RoleSeen::Primary(_));
         let recorded = self.context.past().view(false).promoted_to;
@@ -172,20 +169,27 @@ impl Eye {
         &mut self.connection
     }
 
+    /// The postmaster as last seen, if it lives.
+    pub(super) fn postmaster(&self) -> Option<Postmaster> {
+        self.memory.postmaster.filter(|postmaster| postmaster.is_alive())
+    }
+
     async fn look(&mut self) -> (Postgres, Option<Heartbeat>) {
         let data_dir = &self.context.config.postgres.data_dir;
         let now = clock::now();
         let Some(postmaster) = Postmaster::find(data_dir) else {
+            if let Some(lost) = self.memory.postmaster.filter(|postmaster| postmaster.is_alive()) {
+                // Its directory or pid file is gone, it is not: it may serve clients for up to a minute more.
+                tracing::error!(?lost, "Postgres runs, but its data directory does not say so");
+                let since = self.memory.answered.unwrap_or(self.memory.since);
+                return (Postgres::Mute { since, was_primary: self.memory.was_primary }, None);
+            }
             self.memory = PostmasterMemory::default();
             self.connection.close();
             return (at_rest(&self.context.config).await, None);
         };
         if self.memory.postmaster != Some(postmaster) {
-            self.memory = PostmasterMemory {
-                postmaster: Some(postmaster),
-                since: now,
-                ..PostmasterMemory::default()
-            };
+            self.memory = PostmasterMemory { postmaster: Some(postmaster), since: now, ..PostmasterMemory::default() };
             self.connection.close();
             self.wake_at_death_of(postmaster);
         }
@@ -198,58 +202,38 @@ impl Eye {
         let state = match memory.answered {
             Some(since) if !error.is_starting() => {
                 tracing::debug!(%error, "Postgres does not answer");
-                Postgres::Mute {
-                    since,
-                    was_primary: memory.was_primary,
-                }
+                Postgres::Mute { since, was_primary: memory.was_primary }
             }
             None if !error.is_starting() && !error.is_absent() => {
                 tracing::debug!(%error, "Postgres does not answer yet");
-                Postgres::Starting {
-                    since: memory.since,
-                    as_primary: !signal,
-                }
+                Postgres::Starting { since: memory.since, as_primary: !signal }
             }
             // Shutting down looks the same as starting up, and is as able to accept a write: not at all.
-            _ => Postgres::Starting {
-                since: memory.since,
-                as_primary: memory.was_primary || !signal,
-            },
+            _ => Postgres::Starting { since: memory.since, as_primary: memory.was_primary || !signal },
         };
         (state, None)
     }
 
     fn running(&mut self, heartbeat: Heartbeat) -> (Postgres, Option<Heartbeat>) {
-        let timeline = self
-            .memory
-            .timeline
-            .max(Some(heartbeat.timeline))
-            .unwrap_or(heartbeat.timeline);
+        let timeline = self.memory.timeline.max(Some(heartbeat.timeline)).unwrap_or(heartbeat.timeline);
         self.memory.timeline = Some(timeline);
         self.memory.answered = Some(clock::now());
         self.memory.was_primary = matches!(heartbeat.role, RoleSeen::Primary(_));
         let role = match &heartbeat.role {
             RoleSeen::Primary(primary) => Role::Primary(primary.clone()),
-            RoleSeen::Standby {
-                received,
-                replayed,
-                streaming,
-                slots,
-                ..
-            } => Role::Standby(Standby {
-                received: *received,
-                replayed: *replayed,
-                streaming: *streaming,
-                slots: slots.clone(),
-                // Which member that is follows from the cluster's documents.
-                upstream: None,
-            }),
+            RoleSeen::Standby { received, replayed, streaming, slots, checkpoint_pending, .. } => {
+                Role::Standby(Standby {
+                    received: *received,
+                    replayed: *replayed,
+                    streaming: *streaming,
+                    slots: slots.clone(),
+                    checkpoint_pending: *checkpoint_pending,
+                    // Which member that is follows from the cluster's documents.
+                    upstream: None,
+                })
+            }
         };
-        let running = Running {
-            system_id: heartbeat.system_id,
-            timeline,
-            role,
-        };
+        let running = Running { system_id: heartbeat.system_id, timeline, role };
         (Postgres::Running(Box::new(running)), Some(heartbeat))
     }
 
@@ -293,9 +277,5 @@ fn is_empty(dir: &Path) -> std::io::Result<bool> {
 /// Where a member's Postgres is, from its own znode.
 pub(super) fn upstream(documents: &Documents, name: &pgha_core::name::NodeName) -> Option<Upstream> {
     let (host, port) = documents.members.get(name)?.postgres_address()?;
-    Some(Upstream {
-        name: name.clone(),
-        host,
-        port,
-    })
+    Some(Upstream { name: name.clone(), host, port })
 }

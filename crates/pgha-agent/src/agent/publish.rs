@@ -10,6 +10,8 @@ use pgha_core::timing::Timing;
 use pgha_core::wire::rest::{About, PatroniStatus, Xlog};
 use pgha_core::wire::{IsoTime, Member, MemberRole, MemberState, MemberTags};
 
+use std::sync::atomic::Ordering;
+
 use super::observe::Seen;
 use super::{Agent, patience};
 use crate::clock;
@@ -90,11 +92,9 @@ impl Agent {
         };
         let status = status(config, seen, job, self.watchdog.state());
         let member = member(config, seen, &status);
-        // A stop or fence in this very turn ends it, whatever was observed before.
-        let ending = matches!(
-            reason,
-            Reason::LeaseOver | Reason::Deposed { .. } | Reason::ShuttingDown | Reason::HandingOver { .. }
-        ) || job == Some(JobKind::Stop);
+        // A stop or fence ends it at once, whatever was observed before.
+        let ending = matches!(reason, Reason::LeaseOver | Reason::Deposed { .. })
+            || (job == Some(JobKind::Stop) && self.context.stopping.load(Ordering::Relaxed));
         let documents = match leader {
             Some(_) => seen.documents.clone(),
             None => self.publisher.borrow().documents.clone(),
@@ -128,10 +128,7 @@ impl Agent {
             Some(own) if own.data == data => return,
             Some(_) => Announced::ByThisSession,
         };
-        let done = self
-            .zookeeper
-            .write(Write::Announce { data, replace }, patience(&self.settings.timing))
-            .await;
+        let done = self.zookeeper.write(Write::Announce { data, replace }, patience(&self.settings.timing)).await;
         let failed = done.is_err();
         if let Err(error) = done
             && !self.announced.failed
@@ -174,22 +171,11 @@ fn state_and_role(seen: &Seen, job: Option<JobKind>) -> (MemberState, MemberRole
         (Postgres::Starting { .. }, _) => (by_job.unwrap_or(MemberState::Starting), MemberRole::Replica),
         (Postgres::Mute { was_primary, .. }, _) => (
             by_job.unwrap_or(MemberState::Running),
-            if *was_primary {
-                MemberRole::Primary
-            } else {
-                MemberRole::Replica
-            },
+            if *was_primary { MemberRole::Primary } else { MemberRole::Replica },
         ),
         (Postgres::Stopped(control), _) if !control.standby_signal && job.is_none() => {
             let crashed = control.state == pgha_core::observation::ControlState::InProduction;
-            (
-                if crashed {
-                    MemberState::Crashed
-                } else {
-                    MemberState::Stopped
-                },
-                MemberRole::Demoted,
-            )
+            (if crashed { MemberState::Crashed } else { MemberState::Stopped }, MemberRole::Demoted)
         }
         _ => (by_job.unwrap_or(MemberState::Stopped), MemberRole::Replica),
     }
@@ -198,16 +184,8 @@ fn state_and_role(seen: &Seen, job: Option<JobKind>) -> (MemberState, MemberRole
 fn status(config: &Config, seen: &Seen, job: Option<JobKind>, watchdog: Watchdog) -> PatroniStatus {
     let (state, role) = state_and_role(seen, job);
     let heartbeat = seen.heartbeat.as_ref();
-    let settings = seen
-        .documents
-        .config
-        .as_ref()
-        .map(|config| config.settings().clone())
-        .unwrap_or_default();
-    let streaming = matches!(
-        heartbeat.map(|it| &it.role),
-        Some(RoleSeen::Standby { streaming: true, .. })
-    );
+    let settings = seen.documents.config.as_ref().map(|config| config.settings().clone()).unwrap_or_default();
+    let streaming = matches!(heartbeat.map(|it| &it.role), Some(RoleSeen::Standby { streaming: true, .. }));
     let mut status = PatroniStatus::bare(state, role);
     status.postmaster_start_time = heartbeat.map(|heartbeat| heartbeat.started.clone());
     status.server_version = heartbeat.map(|heartbeat| heartbeat.version);
@@ -215,9 +193,7 @@ fn status(config: &Config, seen: &Seen, job: Option<JobKind>, watchdog: Watchdog
     status.timeline = timeline(seen);
     status.sync_standby = seen.documents.sync.has_standby(&config.name);
     status.replication_state = streaming.then(|| "streaming".to_owned());
-    status.replication = heartbeat
-        .map(|heartbeat| heartbeat.replication.clone())
-        .unwrap_or_default();
+    status.replication = heartbeat.map(|heartbeat| heartbeat.replication.clone()).unwrap_or_default();
     status.pause = settings.pause;
     status.cluster_unlocked = seen.documents.leader.is_none();
     status.dcs_last_seen = match &seen.observation.dcs {
@@ -238,16 +214,8 @@ fn status(config: &Config, seen: &Seen, job: Option<JobKind>, watchdog: Watchdog
 
 fn xlog(heartbeat: &Heartbeat) -> Xlog {
     match &heartbeat.role {
-        RoleSeen::Primary(primary) => Xlog::Primary {
-            location: primary.flushed,
-        },
-        RoleSeen::Standby {
-            received,
-            replayed,
-            paused,
-            replayed_at,
-            ..
-        } => Xlog::Standby {
+        RoleSeen::Primary(primary) => Xlog::Primary { location: primary.flushed },
+        RoleSeen::Standby { received, replayed, paused, replayed_at, .. } => Xlog::Standby {
             received_location: Some(*received),
             replayed_location: Some(*replayed),
             replayed_timestamp: replayed_at.clone(),
@@ -310,11 +278,7 @@ pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaS
     let now = clock::now();
     let (reason, code, since) = match &published.reason {
         Some((reason, since)) => (reason.to_string(), reason.code(), *since),
-        None => (
-            "the agent has just started".to_owned(),
-            "starting",
-            jiff::Timestamp::now(),
-        ),
+        None => ("the agent has just started".to_owned(), "starting", jiff::Timestamp::now()),
     };
     pgha_core::wire::rest::PghaStatus {
         name: published.name.clone(),
@@ -322,10 +286,7 @@ pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaS
         code: code.to_owned(),
         since: IsoTime::utc(since),
         epoch: published.epoch,
-        lease_ms: published
-            .lease
-            .filter(|_| published.leads)
-            .map(|l| l.fence_at(&published.timing).since(now).0),
+        lease_ms: published.lease.filter(|_| published.leads).map(|l| l.fence_at(&published.timing).since(now).0),
         watchdog: published.watchdog.to_owned(),
     }
 }

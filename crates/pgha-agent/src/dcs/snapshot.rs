@@ -74,11 +74,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
     let epoch = match &raw.epoch {
         None => EpochRecord::default(),
         Some(znode) => match parse(&mut garbage, &znode.data, EpochDoc::parse) {
-            Some(doc) => EpochRecord {
-                epoch: doc.epoch,
-                leader: Some(doc.leader),
-                version: Some(znode.version),
-            },
+            Some(doc) => EpochRecord { epoch: doc.epoch, leader: Some(doc.leader), version: Some(znode.version) },
             // Each epoch is one version further, beginning with epoch 1 at version 0: this can only be too high.
             None => EpochRecord {
                 epoch: Epoch(u64::try_from(znode.version).unwrap_or(0) + 1),
@@ -91,15 +87,8 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         let is_my_session = znode.owner == raw.session;
         let name = parse(&mut garbage, &znode.data, wire::LeaderName::parse).map(|leader| leader.0);
         // The owner counts, not the text; failing both, whoever led last.
-        let name = if is_my_session {
-            Some(me.clone())
-        } else {
-            name.or_else(|| epoch.leader.clone())
-        };
-        Some(Leader {
-            name: name?,
-            is_my_session,
-        })
+        let name = if is_my_session { Some(me.clone()) } else { name.or_else(|| epoch.leader.clone()) };
+        Some(Leader { name: name?, is_my_session })
     });
     let initialize = match &raw.initialize {
         None => Initialize::Absent,
@@ -110,29 +99,18 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
             None => Initialize::Done(known.system_id.unwrap_or(SystemId(0))),
         },
     };
-    let config = raw
-        .config
-        .as_ref()
-        .and_then(|znode| parse(&mut garbage, &znode.data, ClusterConfig::parse));
+    let config = raw.config.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, ClusterConfig::parse));
     // Garbage must not turn synchronous mode off.
     let config = config.or_else(|| known.config.clone());
-    let status = raw
-        .status
-        .as_ref()
-        .and_then(|znode| parse(&mut garbage, &znode.data, wire::Status::parse));
-    let sync = raw
-        .sync
-        .as_ref()
-        .and_then(|znode| parse(&mut garbage, &znode.data, wire::SyncState::parse));
+    let status = raw.status.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::Status::parse));
+    let sync = raw.sync.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::SyncState::parse));
+    let sync_garbage = raw.sync.is_some() && sync.is_none();
     let failover = raw
         .failover
         .as_ref()
         .and_then(|znode| parse(&mut garbage, &znode.data, wire::FailoverRequest::parse))
         .filter(|request| !request.is_empty());
-    let history = raw
-        .history
-        .as_ref()
-        .and_then(|znode| parse(&mut garbage, &znode.data, wire::History::parse));
+    let history = raw.history.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::History::parse));
     let mut members = BTreeMap::new();
     for (name, znode) in &raw.members {
         let Ok(name) = NodeName::try_from(name.as_str()) else {
@@ -155,10 +133,10 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         failover_version: raw.failover.as_ref().map(|znode| znode.version),
         history: history.unwrap_or_default(),
         history_version: raw.history.as_ref().map(|znode| znode.version),
-        own_member: raw.members.get(me.as_str()).map(|znode| OwnMember {
-            data: znode.data.clone(),
-            is_my_session: znode.owner == raw.session,
-        }),
+        own_member: raw
+            .members
+            .get(me.as_str())
+            .map(|znode| OwnMember { data: znode.data.clone(), is_my_session: znode.owner == raw.session }),
         config,
         failover,
         members,
@@ -172,26 +150,19 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         sync: SyncRecord {
             leader: documents.sync.leader.clone(),
             standbys: documents.sync.sync_standby.clone(),
+            unreadable: sync_garbage,
             version: raw.sync.as_ref().map(|znode| znode.version),
         },
-        failover: documents
-            .failover
-            .as_ref()
-            .zip(documents.failover_version)
-            .map(|(request, version)| {
-                let now = Timestamp::now();
-                FailoverRequest {
-                    leader: request.leader.clone(),
-                    candidate: request.member.clone(),
-                    later: request.scheduled_at.as_ref().is_some_and(|time| time.at > now),
-                    version,
-                }
-            }),
-        members: documents
-            .members
-            .iter()
-            .map(|(name, member)| (name.clone(), member_view(member)))
-            .collect(),
+        failover: documents.failover.as_ref().zip(documents.failover_version).map(|(request, version)| {
+            let now = Timestamp::now();
+            FailoverRequest {
+                leader: request.leader.clone(),
+                candidate: request.member.clone(),
+                later: request.scheduled_at.as_ref().is_some_and(|time| time.at > now),
+                version,
+            }
+        }),
+        members: documents.members.iter().map(|(name, member)| (name.clone(), member_view(member))).collect(),
         optime: documents.status.optime,
         history: history_view(&documents.history),
     };
@@ -235,10 +206,7 @@ fn history_view(history: &wire::History) -> History {
         let name = NodeName::try_from(line.new_leader.as_deref()?).ok()?;
         Some((Timeline(line.timeline.0.checked_add(1)?), name))
     });
-    History {
-        switches: TimelineHistory(switches.collect()),
-        begun_by: begun_by.collect(),
-    }
+    History { switches: TimelineHistory(switches.collect()), begun_by: begun_by.collect() }
 }
 
 #[cfg(test)]
@@ -246,26 +214,15 @@ mod tests {
     use super::*;
 
     fn raw(data: &[u8]) -> Raw {
-        Raw {
-            data: data.to_vec(),
-            version: 3,
-            owner: 0,
-        }
+        Raw { data: data.to_vec(), version: 3, owner: 0 }
     }
 
     /// Whatever stands in a znode, the agent goes on.
     #[test]
     fn garbage_everywhere_is_reported_and_survived() {
-        for garbage in [
-            &b"\xff\xfe\x00"[..],
-            b"{",
-            b"[[[1,2",
-            b"null",
-            b"",
-            b"{\"leader\": 5}",
-            b"-1",
-            b"[[4294967295,1,\"x\"]]",
-        ] {
+        for garbage in
+            [&b"\xff\xfe\x00"[..], b"{", b"[[[1,2", b"null", b"", b"{\"leader\": 5}", b"-1", b"[[4294967295,1,\"x\"]]"]
+        {
             let tree = RawTree {
                 session: 1,
                 leader: Some(raw(garbage)),

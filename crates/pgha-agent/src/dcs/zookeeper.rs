@@ -26,34 +26,17 @@ use crate::clock;
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     /// Create `leader`, raise the epoch.
-    Take {
-        version: Option<i32>,
-        epoch: Epoch,
-        initialize: bool,
-    },
+    Take { version: Option<i32>, epoch: Epoch, initialize: bool },
     /// Replace our own `leader` of another session.
     Reown { version: i32, epoch: Epoch },
     /// Write `status`.
-    Renew {
-        version: i32,
-        epoch: Epoch,
-        status: Vec<u8>,
-    },
+    Renew { version: i32, epoch: Epoch, status: Vec<u8> },
     /// Delete `leader`.
     Release { version: i32 },
     /// Under the epoch, write one document; `expect` is its version (`None`: it must not exist).
-    Document {
-        version: i32,
-        path: String,
-        data: Vec<u8>,
-        expect: Option<i32>,
-    },
+    Document { version: i32, path: String, data: Vec<u8>, expect: Option<i32> },
     /// Write one document that needs no leadership.
-    Free {
-        path: String,
-        data: Vec<u8>,
-        expect: Option<i32>,
-    },
+    Free { path: String, data: Vec<u8>, expect: Option<i32> },
     /// Announce this member; replaces what an earlier session of it left.
     Announce { data: Vec<u8>, replace: Announced },
 }
@@ -115,11 +98,7 @@ impl ZooKeeper {
 
     /// A connected client, or the reason why there is none. Connecting goes on in the background.
     async fn client(&mut self, deadline: Duration) -> Result<Client, DcsError> {
-        if self
-            .client
-            .as_ref()
-            .is_some_and(|client| client.state().is_terminated())
-        {
+        if self.client.as_ref().is_some_and(|client| client.state().is_terminated()) {
             tracing::warn!("the ZooKeeper session has expired");
             self.client = None;
             self.stop_watching();
@@ -137,11 +116,7 @@ impl ZooKeeper {
         let (hosts, timeout) = (self.hosts.clone(), self.session_timeout);
         let connecting = self.connecting.get_or_insert_with(|| {
             tokio::spawn(async move {
-                Client::connector()
-                    .with_session_timeout(timeout)
-                    .with_detached()
-                    .connect(&hosts)
-                    .await
+                Client::connector().with_session_timeout(timeout).with_detached().connect(&hosts).await
             })
         });
         let Ok(connected) = tokio::time::timeout(deadline, &mut *connecting).await else {
@@ -171,12 +146,7 @@ impl ZooKeeper {
     /// Watches are one-shot, and only wake the loop: what is there is read, not concluded from an event.
     fn watch(&mut self, client: &Client) {
         self.stop_watching();
-        for path in [
-            self.paths.leader(),
-            self.paths.failover(),
-            self.paths.config(),
-            self.paths.initialize(),
-        ] {
+        for path in [self.paths.leader(), self.paths.failover(), self.paths.config(), self.paths.initialize()] {
             let (client, changed) = (client.clone(), self.changed.clone());
             self.watchers.push(tokio::spawn(async move {
                 while let Ok((_, watcher)) = client.check_and_watch_stat(&path).await {
@@ -210,6 +180,11 @@ impl ZooKeeper {
         };
         let left = deadline.saturating_sub(begun.elapsed());
         match tokio::time::timeout(left, read).await {
+            Ok(Err(Error::NoNode)) => {
+                // Somebody deleted the tree; it is made again at the next look.
+                self.base_made = false;
+                Err(DcsError::Other("the cluster's znodes are gone".to_owned()))
+            }
             Ok(tree) => tree.map_err(|error| DcsError::Other(error.to_string())),
             Err(_) => Err(DcsError::Timeout(deadline)),
         }
@@ -220,10 +195,7 @@ impl ZooKeeper {
         if self.in_flight.as_ref().is_some_and(|task| !task.is_finished()) {
             return Err(DcsError::InFlight);
         }
-        let client = self
-            .client
-            .clone()
-            .filter(|client| client.state() == SessionState::SyncConnected);
+        let client = self.client.clone().filter(|client| client.state() == SessionState::SyncConnected);
         let client = client.ok_or(DcsError::Disconnected)?;
         let (paths, me) = (self.paths.clone(), self.me.clone());
         let (acks, changed) = (self.acks.0.clone(), self.changed.clone());
@@ -233,16 +205,10 @@ impl ZooKeeper {
             let done = perform(&client, &paths, &me, &write).await;
             if done.is_ok() {
                 let ack = match write {
-                    Write::Take { epoch, .. } | Write::Reown { epoch, .. } => Some(Ack {
-                        sent,
-                        epoch: Some(epoch),
-                        began: true,
-                    }),
-                    Write::Renew { epoch, .. } => Some(Ack {
-                        sent,
-                        epoch: Some(epoch),
-                        began: false,
-                    }),
+                    Write::Take { epoch, .. } | Write::Reown { epoch, .. } => {
+                        Some(Ack { sent, epoch: Some(epoch), began: true })
+                    }
+                    Write::Renew { epoch, .. } => Some(Ack { sent, epoch: Some(epoch), began: false }),
                     _ => None,
                 };
                 if let Some(ack) = ack {
@@ -278,11 +244,7 @@ async fn make_base(client: &Client, paths: &Paths) -> Result<(), Error> {
 }
 
 fn raw((data, stat): (Vec<u8>, Stat)) -> Raw {
-    Raw {
-        data,
-        version: stat.version,
-        owner: stat.ephemeral_owner,
-    }
+    Raw { data, version: stat.version, owner: stat.ephemeral_owner }
 }
 
 /// An absent znode is not an error.
@@ -306,11 +268,7 @@ async fn read_tree(client: &Client, paths: &Paths) -> Result<RawTree, Error> {
         paths.failover(),
         paths.history(),
     ];
-    let members = join_all(
-        names
-            .iter()
-            .map(|name| client.get_data(&format!("{}/{name}", paths.members()))),
-    );
+    let members = join_all(names.iter().map(|name| client.get_data(&format!("{}/{name}", paths.members()))));
     let fixed = join_all(fixed.iter().map(|path| client.get_data(path)));
     let (fixed, members) = futures_util::future::join(fixed, members).await;
     let mut fixed = fixed.into_iter().map(optional);
@@ -343,47 +301,25 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
     let epoch_path = paths.epoch();
     let leader_path = paths.leader();
     let broken = |error: Error| DcsError::Other(error.to_string());
-    let record = |epoch: Epoch| {
-        EpochDoc {
-            epoch,
-            leader: me.clone(),
-        }
-        .render()
-    };
+    let record = |epoch: Epoch| EpochDoc { epoch, leader: me.clone() }.render();
     match write {
-        Write::Take {
-            version,
-            epoch,
-            initialize,
-        } => {
+        Write::Take { version, epoch, initialize } => {
             match version {
-                Some(version) => multi
-                    .add_set_data(&epoch_path, &record(*epoch), Some(*version))
-                    .map_err(broken)?,
-                None => multi
-                    .add_create(&epoch_path, &record(*epoch), &persistent)
-                    .map_err(broken)?,
+                Some(version) => multi.add_set_data(&epoch_path, &record(*epoch), Some(*version)).map_err(broken)?,
+                None => multi.add_create(&epoch_path, &record(*epoch), &persistent).map_err(broken)?,
             }
             steps.push(epoch_path);
-            multi
-                .add_create(&leader_path, me.as_str().as_bytes(), &ephemeral)
-                .map_err(broken)?;
+            multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
             steps.push(leader_path);
             if *initialize {
-                multi
-                    .add_create(&paths.initialize(), b"", &persistent)
-                    .map_err(broken)?;
+                multi.add_create(&paths.initialize(), b"", &persistent).map_err(broken)?;
                 steps.push(paths.initialize());
             }
         }
         Write::Reown { version, epoch } => {
-            multi
-                .add_set_data(&epoch_path, &record(*epoch), Some(*version))
-                .map_err(broken)?;
+            multi.add_set_data(&epoch_path, &record(*epoch), Some(*version)).map_err(broken)?;
             multi.add_delete(&leader_path, None).map_err(broken)?;
-            multi
-                .add_create(&leader_path, me.as_str().as_bytes(), &ephemeral)
-                .map_err(broken)?;
+            multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
             steps.extend([epoch_path, leader_path.clone(), leader_path]);
         }
         Write::Renew { version, status, .. } => {
@@ -398,12 +334,7 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
             multi.add_delete(&leader_path, None).map_err(broken)?;
             steps.extend([epoch_path, leader_path]);
         }
-        Write::Document {
-            version,
-            path,
-            data,
-            expect,
-        } => {
+        Write::Document { version, path, data, expect } => {
             multi.add_check_version(&epoch_path, *version).map_err(broken)?;
             steps.push(epoch_path);
             put(&mut multi, path, data, *expect).map_err(broken)?;
@@ -428,10 +359,11 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
     }
     match multi.commit().await {
         Ok(_) => Ok(()),
-        Err(MultiWriteError::OperationFailed {
-            index,
-            source: Error::NoNode,
-        }) if matches!(write, Write::Renew { .. }) && index == 1 => create_status(client, paths, write).await,
+        Err(MultiWriteError::OperationFailed { index, source: Error::NoNode })
+            if matches!(write, Write::Renew { .. }) && index == 1 =>
+        {
+            create_status(client, paths, write).await
+        }
         Err(MultiWriteError::OperationFailed {
             index,
             source: Error::BadVersion | Error::NodeExists | Error::NoNode,

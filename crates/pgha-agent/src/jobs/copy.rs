@@ -14,7 +14,7 @@ pub(crate) async fn copy(context: Arc<Context>, source: Upstream) -> Result<(), 
     files::remove(&new).map_err(JobError::file(&new))?;
     let args = [
         format!("--pgdata={}", new.display()),
-        format!("--dbname={}", context.conf.conninfo(&source)),
+        format!("--dbname={}", context.conf.copy_source(&source)),
         "--wal-method=stream".to_owned(),
         "--checkpoint=fast".to_owned(),
         "--no-password".to_owned(),
@@ -22,16 +22,15 @@ pub(crate) async fn copy(context: Arc<Context>, source: Upstream) -> Result<(), 
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     run(&context.program("pg_basebackup"), &args).await?;
     let bytes = size(&new);
+    // Each step leaves something that the next start understands: no data, then a whole standby.
     if data_dir.exists() {
         files::remove(&old).map_err(JobError::file(&old))?;
         std::fs::rename(data_dir, &old).map_err(JobError::file(data_dir))?;
     }
+    context.past().rebased().map_err(JobError::failed("recording the copy"))?;
+    files::replace(&new.join("standby.signal"), b"").map_err(JobError::file(&new))?;
     std::fs::rename(&new, data_dir).map_err(JobError::file(data_dir))?;
     files::sync_parent(data_dir).map_err(JobError::file(data_dir))?;
-    context
-        .past()
-        .rewinding(false)
-        .map_err(JobError::failed("recording the copy"))?;
     tracing::info!(source = %source.name, bytes, "copied");
     Ok(())
 }

@@ -54,13 +54,15 @@ impl JobError {
 pub(crate) struct Job {
     kind: JobKind,
     since: Instant,
+    writes: bool,
     task: JoinHandle<Result<(), JobError>>,
 }
 
 impl Job {
-    /// Begins; `finished` is notified at the end.
+    /// Begins; `finished` is notified at the end. `writes`: it ends with a Postgres that accepts writes.
     pub(crate) fn begin(
         kind: JobKind,
+        writes: bool,
         finished: &Arc<Notify>,
         work: impl Future<Output = Result<(), JobError>> + Send + 'static,
     ) -> Self {
@@ -70,19 +72,12 @@ impl Job {
             finished.notify_one();
             outcome
         });
-        Self {
-            kind,
-            since: clock::now(),
-            task,
-        }
+        Self { kind, since: clock::now(), writes, task }
     }
 
     /// For an observation.
     pub(crate) fn view(&self) -> RunningJob {
-        RunningJob {
-            kind: self.kind,
-            since: self.since,
-        }
+        RunningJob { kind: self.kind, since: self.since, writes: self.writes }
     }
 
     /// Whether there is an outcome to collect.
@@ -105,10 +100,7 @@ impl Job {
                 tracing::error!(job = %self.kind, millis, %why, "failed");
             }
         }
-        EndedJob {
-            kind: self.kind,
-            outcome,
-        }
+        EndedJob { kind: self.kind, outcome }
     }
 
     /// Gives it up. Its child processes end with it.

@@ -13,10 +13,7 @@ use crate::postgres::query::Connection;
 pub(crate) async fn prepare(context: Arc<Context>) -> Result<(), JobError> {
     let mut connection = Connection::new(&context.config, Duration::from_secs(10));
     let sql = format!("SET statement_timeout = 0;\n{}", roles(&context));
-    connection
-        .execute(&sql, Duration::from_secs(60))
-        .await
-        .map_err(JobError::failed("creating the roles"))
+    connection.execute(&sql, Duration::from_secs(60)).await.map_err(JobError::failed("creating the roles"))
 }
 
 /// Passwords go as SCRAM verifiers: a statement may end up in a log.
@@ -30,11 +27,7 @@ fn roles(context: &Context) -> String {
              ALTER ROLE {name} WITH LOGIN {rights} PASSWORD '{verifier}';\n"
         )
     };
-    let mut sql = role(
-        &postgres.replication_user,
-        "REPLICATION",
-        &context.secrets.replication_password,
-    );
+    let mut sql = role(&postgres.replication_user, "REPLICATION", &context.secrets.replication_password);
     sql += &role(&postgres.rewind_user, "", &context.secrets.rewind_password);
     // What pg_rewind needs when its role is not a superuser (pg_rewind's reference page).
     for function in [

@@ -20,17 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn promote(context: Arc<Context>, epoch: Epoch, not_after: Instant) -> Result<(), JobError> {
     let mut connection = Connection::new(&context.config, Duration::from_secs(2));
     let asking = || JobError::failed("asking Postgres");
-    context
-        .past()
-        .leads_in(epoch)
-        .map_err(JobError::failed("recording the leadership"))?;
+    context.past().leads_in(epoch).map_err(JobError::failed("recording the leadership"))?;
     if clock::now() >= not_after {
         return Err(JobError::Failed("the lease is too short by now".to_owned()));
     }
-    connection
-        .execute("SELECT pg_promote(wait => false)", Duration::from_secs(2))
-        .await
-        .map_err(asking())?;
+    connection.execute("SELECT pg_promote(wait => false)", Duration::from_secs(2)).await.map_err(asking())?;
     let promoted = async {
         loop {
             match connection.text("SELECT pg_is_in_recovery()::text").await {
@@ -46,18 +40,13 @@ pub(crate) async fn promote(context: Arc<Context>, epoch: Epoch, not_after: Inst
     if !matches!(heartbeat.role, RoleSeen::Primary(_)) {
         return Err(JobError::Failed("Postgres says that it is still a standby".to_owned()));
     }
-    context
-        .past()
-        .promoted_to(heartbeat.timeline)
-        .map_err(JobError::failed("recording the timeline"))?;
+    context.past().promoted_to(heartbeat.timeline).map_err(JobError::failed("recording the timeline"))?;
     if context.config.archive.is_some() {
-        let again = archive_again(&context.config.postgres.data_dir, heartbeat.timeline.0)
-            .map_err(JobError::failed("archiving the old timeline's WAL again"))?;
-        tracing::info!(
-            timeline = heartbeat.timeline.0,
-            segments = again,
-            "promoted; archiving again what the old primary may not have archived"
-        );
+        match archive_again(&context.config.postgres.data_dir, heartbeat.timeline.0) {
+            Ok(segments) => tracing::info!(segments, "archiving again what the old primary may not have archived"),
+            // The promotion stands; a gap in the archive is worth a complaint, not a failover.
+            Err(error) => tracing::error!(%error, "cannot archive the old timeline's WAL again; take a backup"),
+        }
     }
     Ok(())
 }
@@ -68,21 +57,19 @@ fn archive_again(data_dir: &Path, timeline: u32) -> io::Result<usize> {
     let mut again = 0;
     for entry in std::fs::read_dir(data_dir.join("pg_wal/archive_status"))? {
         let path = entry?.path();
-        let Some(segment) = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|n| n.strip_suffix(".done"))
+        let Some(segment) = path.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_suffix(".done"))
         else {
             continue;
         };
         let older = segment.len() == 24
-            && segment
-                .get(..8)
-                .and_then(|hex| u32::from_str_radix(hex, 16).ok())
-                .is_some_and(|it| it < timeline);
+            && segment.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).is_some_and(|it| it < timeline);
         if older && data_dir.join("pg_wal").join(segment).exists() {
-            std::fs::rename(&path, path.with_extension("ready"))?;
-            again += 1;
+            match std::fs::rename(&path, path.with_extension("ready")) {
+                Ok(()) => again += 1,
+                // A checkpoint has recycled the segment meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(again)

@@ -1,8 +1,7 @@
 //! `pg_rewind`: back onto the leader's history, copying only what differs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use jiff::Timestamp;
 
 use super::JobError;
 use super::run::{RunError, run};
@@ -11,20 +10,24 @@ use crate::postgres::conf::Upstream;
 
 /// See the module. WAL that the leader does not have is put into quarantine first: it may hold commits that were never
 /// acknowledged, and `pg_rewind` deletes it.
-pub(crate) async fn rewind(context: Arc<Context>, source: Upstream, parted_in: Option<String>) -> Result<(), JobError> {
+pub(crate) async fn rewind(
+    context: Arc<Context>,
+    parameters: BTreeMap<String, String>,
+    source: Upstream,
+    parted_in: Option<String>,
+) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
+    if context.past().view(false).rewind_unfinished {
+        // It may be half one history and half another, or whole and unrecorded; pg_rewind cannot tell, and on a whole one
+        // it would end recovery on the leader's own timeline. The manual advises a fresh copy.
+        return Err(JobError::Impossible("an earlier pg_rewind was interrupted".to_owned()));
+    }
     quarantine(&context, parted_in.as_deref()).map_err(JobError::failed("putting WAL into quarantine"))?;
-    context
-        .past()
-        .rewinding(true)
-        .map_err(JobError::failed("recording the rewind"))?;
+    context.past().rewinding(true).map_err(JobError::failed("recording the rewind"))?;
     // pg_rewind recovers an unclean data directory in single-user mode, which refuses to run as a standby; and it
     // reads restore_command from the configuration.
     context.conf.set_standby(false).map_err(JobError::file(data_dir))?;
-    context
-        .conf
-        .write_settings(&std::collections::BTreeMap::new())
-        .map_err(JobError::file(data_dir))?;
+    context.conf.write_settings(&parameters).map_err(JobError::file(data_dir))?;
     let args = [
         format!("--target-pgdata={}", data_dir.display()),
         format!("--source-server={}", context.conf.rewind_source(&source)),
@@ -34,16 +37,18 @@ pub(crate) async fn rewind(context: Arc<Context>, source: Upstream, parted_in: O
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let printed = match run(&context.program("pg_rewind"), &args).await {
         Ok(printed) => printed,
-        Err(error) => return Err(classify(&error)),
+        Err(error) => {
+            if !error.to_string().contains("need to copy") {
+                // It had not begun to change anything.
+                context.past().rewinding(false).map_err(JobError::failed("recording the rewind"))?;
+            }
+            return Err(classify(&error));
+        }
     };
-    context
-        .past()
-        .rewinding(false)
-        .map_err(JobError::failed("recording the rewind"))?;
+    context.conf.set_standby(true).map_err(JobError::file(data_dir))?;
+    context.past().rebased().map_err(JobError::failed("recording the rewind"))?;
     let said = format!("{}\n{}", printed.stdout, printed.stderr);
-    let moved = said
-        .lines()
-        .find(|line| line.contains("need to copy") || line.contains("no rewind required"));
+    let moved = said.lines().find(|line| line.contains("need to copy") || line.contains("no rewind required"));
     tracing::info!(source = %source.name, moved = moved.unwrap_or("nothing"), "rewound");
     Ok(())
 }
@@ -52,19 +57,10 @@ pub(crate) async fn rewind(context: Arc<Context>, source: Upstream, parted_in: O
 fn classify(error: &RunError) -> JobError {
     let text = error.to_string();
     let unreachable = matches!(error, RunError::Start { .. })
-        || [
-            "could not connect",
-            "connection to server",
-            "server closed the connection",
-            "starting up",
-        ]
-        .iter()
-        .any(|sign| text.contains(sign));
-    if unreachable {
-        JobError::Failed(text)
-    } else {
-        JobError::Impossible(text)
-    }
+        || ["could not connect", "connection to server", "server closed the connection", "starting up"]
+            .iter()
+            .any(|sign| text.contains(sign));
+    if unreachable { JobError::Failed(text) } else { JobError::Impossible(text) }
 }
 
 /// Copies the segments from the one in which the histories parted, and all that were not archived.
@@ -83,11 +79,13 @@ fn quarantine(context: &Context, parted_in: Option<&str>) -> std::io::Result<()>
     if segments.is_empty() {
         return Ok(());
     }
-    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let dir = context.config.state_dir.join("quarantine").join(stamp);
+    // One place for one parting, however often the rewind is tried.
+    let dir = context.config.state_dir.join("quarantine").join(parted_in.unwrap_or("unarchived"));
     std::fs::create_dir_all(&dir)?;
-    for segment in &segments {
-        std::fs::copy(wal.join(segment), dir.join(segment))?;
+    for segment in segments.iter().filter(|segment| !dir.join(segment).exists()) {
+        let partial = dir.join(format!(".{segment}"));
+        std::fs::copy(wal.join(segment), &partial)?;
+        std::fs::rename(&partial, dir.join(segment))?;
     }
     tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
     Ok(())

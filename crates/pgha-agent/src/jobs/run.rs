@@ -20,11 +20,7 @@ pub(super) enum RunError {
     #[error("cannot run {program}: {source}")]
     Start { program: String, source: std::io::Error },
     #[error("{program} ended with {status}: {stderr}")]
-    Status {
-        program: String,
-        status: std::process::ExitStatus,
-        stderr: String,
-    },
+    Status { program: String, status: std::process::ExitStatus, stderr: String },
 }
 
 impl From<RunError> for JobError {
@@ -45,19 +41,12 @@ pub(super) async fn run(program: &Path, args: &[&str]) -> Result<Printed, RunErr
         .kill_on_drop(true)
         .output()
         .await
-        .map_err(|source| RunError::Start {
-            program: name.clone(),
-            source,
-        })?;
+        .map_err(|source| RunError::Start { program: name.clone(), source })?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     if output.status.success() {
         Ok(Printed { stdout, stderr })
     } else {
-        Err(RunError::Status {
-            program: name,
-            status: output.status,
-            stderr,
-        })
+        Err(RunError::Status { program: name, status: output.status, stderr })
     }
 }

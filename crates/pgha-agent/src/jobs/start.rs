@@ -11,6 +11,7 @@ use super::JobError;
 use crate::clock;
 use crate::context::Context;
 use crate::postgres::conf::Upstream;
+use crate::postgres::control;
 use crate::postgres::process::Postmaster;
 use crate::postgres::query::Connection;
 use crate::postgres::supervisor;
@@ -27,6 +28,9 @@ pub(crate) enum Mode {
 /// A postmaster that has not appeared by then does not come.
 const APPEARANCE: Duration = Duration::from_secs(15);
 
+/// A standby that lives this long is left alone, ready or not.
+const CONSISTENCY: Duration = Duration::from_secs(5);
+
 /// Crash recovery and replay up to consistency may take this long (Patroni's `primary_start_timeout`).
 const READINESS: Duration = Duration::from_secs(300);
 
@@ -39,15 +43,16 @@ pub(crate) async fn start(
     let conf = &context.conf;
     let data_dir = &context.config.postgres.data_dir;
     let writing = || JobError::file(data_dir);
-    conf.write_settings(&parameters).map_err(writing())?;
+    let floors = match mode {
+        Mode::Primary { .. } => BTreeMap::new(),
+        Mode::Standby(_) => control::floors(&context.config.postgres.bin_dir, data_dir).await.unwrap_or_default(),
+    };
+    conf.write_settings_at_least(&parameters, &floors).map_err(writing())?;
     match &mode {
         Mode::Primary { epoch, not_after } => {
             conf.write_upstream(None).map_err(writing())?;
             conf.set_standby(false).map_err(writing())?;
-            context
-                .past()
-                .leads_in(*epoch)
-                .map_err(JobError::failed("recording the leadership"))?;
+            context.past().leads_in(*epoch).map_err(JobError::failed("recording the leadership"))?;
             if clock::now() >= *not_after {
                 return Err(JobError::Failed("the lease is too short by now".to_owned()));
             }
@@ -58,14 +63,13 @@ pub(crate) async fn start(
             conf.set_standby(true).map_err(writing())?;
         }
     }
-    supervisor::start(&context.config)
-        .await
-        .map_err(|error| JobError::Failed(error.to_string()))?;
-    ready(&context).await
+    supervisor::start(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
+    ready(&context, matches!(mode, Mode::Standby(_))).await
 }
 
-/// Waits until Postgres answers queries, or is seen to have died.
-async fn ready(context: &Context) -> Result<(), JobError> {
+/// Waits until Postgres answers queries, or is seen to have died. A standby that is not consistent yet may need WAL from
+/// a leader that is not there; it is left alone after a while, so that it can be told of another.
+async fn ready(context: &Context, standby: bool) -> Result<(), JobError> {
     let config = &context.config;
     let died = |what: &str| Err(JobError::Failed(format!("{what}; {}", supervisor::log_hint(config))));
     let mut connection = Connection::new(config, Duration::from_secs(2));
@@ -81,6 +85,9 @@ async fn ready(context: &Context) -> Result<(), JobError> {
             return died("Postgres did not start");
         }
         if alive && connection.text("SELECT 'ready'").await.is_ok() {
+            return Ok(());
+        }
+        if standby && appeared && begun.elapsed() > CONSISTENCY {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

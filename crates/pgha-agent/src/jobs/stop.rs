@@ -1,6 +1,7 @@
 //! Stop the postmaster cleanly, so that its last WAL reaches the standbys.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::JobError;
@@ -24,9 +25,8 @@ pub(crate) async fn stop(context: Arc<Context>, checkpoint: bool) -> Result<(), 
             tracing::warn!(%error, "no checkpoint before the stop; the stop will take longer");
         }
     }
-    postmaster
-        .stop_fast()
-        .map_err(JobError::failed("signalling Postgres"))?;
+    context.stopping.store(true, Ordering::Relaxed);
+    postmaster.stop_fast().map_err(JobError::failed("signalling Postgres"))?;
     let death = postmaster.death();
     let died = async {
         match death {
@@ -42,9 +42,7 @@ pub(crate) async fn stop(context: Arc<Context>, checkpoint: bool) -> Result<(), 
     if tokio::time::timeout(PATIENCE, died).await.is_err() {
         tracing::error!(seconds = PATIENCE.as_secs(), "Postgres does not stop; killing it");
         let kill = move || postmaster.kill_for_certain(Duration::from_secs(1));
-        tokio::task::spawn_blocking(kill)
-            .await
-            .map_err(JobError::failed("killing Postgres"))?;
+        tokio::task::spawn_blocking(kill).await.map_err(JobError::failed("killing Postgres"))?;
     }
     Ok(())
 }

@@ -38,15 +38,17 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("wal_receiver_timeout", "5s"),
     ("archive_timeout", "60"),
     ("wal_keep_size", "256MB"),
+    // A standby that stays away must not fill the disk; what it misses then comes from the archive.
+    ("max_slot_wal_keep_size", "4GB"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),
 ];
 
+/// First line of the files that are ours alone.
+const HEADER: &str = "# Written by pgha-agent; what is changed here is lost.\n";
+
 impl Conf {
     pub(crate) fn new(config: Config) -> io::Result<Self> {
-        Ok(Self {
-            config,
-            own_binary: std::env::current_exe()?,
-        })
+        Ok(Self { config, own_binary: std::env::current_exe()? })
     }
 
     fn data(&self, file: &str) -> PathBuf {
@@ -55,12 +57,22 @@ impl Conf {
 
     /// Writes `postgresql.conf` and `pg_hba.conf`; says whether anything changed.
     pub(crate) fn write_settings(&self, cluster: &BTreeMap<String, String>) -> io::Result<bool> {
+        self.write_settings_at_least(cluster, &BTreeMap::new())
+    }
+
+    /// The same, with lower bounds for some settings: a standby does not start with less than its primary had.
+    pub(crate) fn write_settings_at_least(
+        &self,
+        cluster: &BTreeMap<String, String>,
+        floors: &BTreeMap<&'static str, u64>,
+    ) -> io::Result<bool> {
         let base = self.data("postgresql.base.conf");
         let main = self.data("postgresql.conf");
-        if !base.exists() && main.exists() {
+        let foreign = |text: String| !text.starts_with(HEADER);
+        if !base.exists() && std::fs::read_to_string(&main).is_ok_and(foreign) {
             std::fs::rename(&main, &base)?;
         }
-        let conf = write_if_changed(&main, &self.settings(cluster))?;
+        let conf = write_if_changed(&main, &self.settings(cluster, floors))?;
         let hba = write_if_changed(&self.data("pg_hba.conf"), &self.hba())?;
         for file in ["pgha.sync.conf", "pgha.upstream.conf"] {
             if !self.data(file).exists() {
@@ -72,18 +84,19 @@ impl Conf {
         Ok(conf || hba || overridden)
     }
 
-    fn settings(&self, cluster: &BTreeMap<String, String>) -> String {
-        let mut values: BTreeMap<String, String> = DEFAULTS
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+    fn settings(&self, cluster: &BTreeMap<String, String>, floors: &BTreeMap<&'static str, u64>) -> String {
+        let mut values: BTreeMap<String, String> =
+            DEFAULTS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let may_set = |name: &&String| !OWNED_PARAMETERS.contains(&name.to_ascii_lowercase().as_str());
-        for (name, value) in cluster
-            .iter()
-            .chain(&self.config.postgres.parameters)
-            .filter(|(name, _)| may_set(name))
-        {
+        for (name, value) in cluster.iter().chain(&self.config.postgres.parameters).filter(|(name, _)| may_set(name)) {
             values.insert(name.to_ascii_lowercase(), value.clone());
+        }
+        for (name, floor) in floors {
+            let enough =
+                values.get(*name).and_then(|value| value.parse::<u64>().ok()).is_some_and(|value| value >= *floor);
+            if !enough {
+                values.insert((*name).to_owned(), floor.to_string());
+            }
         }
         let postgres = &self.config.postgres;
         for (name, value) in [
@@ -95,23 +108,16 @@ impl Conf {
             ("wal_log_hints", "on".into()),
             ("recovery_target_timeline", "latest".into()),
             ("restore_command", self.restore_command()),
-            (
-                "archive_mode",
-                if self.config.archive.is_some() {
-                    "on".into()
-                } else {
-                    "off".into()
-                },
-            ),
+            ("archive_mode", if self.config.archive.is_some() { "on".into() } else { "off".into() }),
             ("archive_command", self.archive_command()),
         ] {
             values.insert(name.into(), value);
         }
         let mut text = String::from(
-            "# Written by pgha-agent; what is changed here is lost.\n\
-             # Cluster-wide settings: `pghactl config set`. Settings of this member: /etc/pgha/agent.toml.\n\
+            "# Cluster-wide settings: `pghactl config set`. Settings of this member: /etc/pgha/agent.toml.\n\
              include_if_exists 'postgresql.base.conf'\n",
         );
+        text.insert_str(0, HEADER);
         for (name, value) in values {
             text.push_str(&format!("{name} = {}\n", quote(&value)));
         }
@@ -123,10 +129,7 @@ impl Conf {
         match &self.config.archive {
             None => String::new(),
             Some(Archive::Pgbackrest { stanza, config }) => {
-                format!(
-                    "pgbackrest --config={} --stanza={stanza} archive-push %p",
-                    config.display()
-                )
+                format!("pgbackrest --config={} --stanza={stanza} archive-push %p", config.display())
             }
             Some(Archive::Directory { path }) => {
                 format!("{} archive put {} %p", self.own_binary.display(), path.display())
@@ -138,10 +141,7 @@ impl Conf {
         match &self.config.archive {
             None => String::new(),
             Some(Archive::Pgbackrest { stanza, config }) => {
-                format!(
-                    "pgbackrest --config={} --stanza={stanza} archive-get %f \"%p\"",
-                    config.display()
-                )
+                format!("pgbackrest --config={} --stanza={stanza} archive-get %f \"%p\"", config.display())
             }
             Some(Archive::Directory { path }) => {
                 format!("{} archive get {}/%f %p", self.own_binary.display(), path.display())
@@ -151,10 +151,8 @@ impl Conf {
 
     fn hba(&self) -> String {
         let postgres = &self.config.postgres;
-        let mut text = format!(
-            "# Written by pgha-agent; what is changed here is lost.\nlocal all {} peer\n",
-            postgres.superuser
-        );
+        let mut text =
+            format!("# Written by pgha-agent; what is changed here is lost.\nlocal all {} peer\n", postgres.superuser);
         for network in &postgres.replication_networks {
             text.push_str(&format!(
                 "host replication {replicator} {network} scram-sha-256\n\
@@ -186,16 +184,9 @@ impl Conf {
         }
         for line in text.lines().filter(|line| owned(line)) {
             let name = line.split(['=', ' ', '\t']).next().unwrap_or_default();
-            tracing::warn!(
-                setting = name,
-                "removing a setting from postgresql.auto.conf that pgha owns"
-            );
+            tracing::warn!(setting = name, "removing a setting from postgresql.auto.conf that pgha owns");
         }
-        let kept: String = text
-            .lines()
-            .filter(|line| !owned(line))
-            .flat_map(|line| [line, "\n"])
-            .collect();
+        let kept: String = text.lines().filter(|line| !owned(line)).flat_map(|line| [line, "\n"]).collect();
         files::replace(&path, kept.as_bytes())?;
         Ok(true)
     }
@@ -203,6 +194,8 @@ impl Conf {
     /// Sets `synchronous_standby_names`.
     pub(crate) fn write_sync_names(&self, names: &str) -> io::Result<()> {
         let text = format!("synchronous_standby_names = {}\n", quote(names));
+        // ALTER SYSTEM would have the last word.
+        self.purge_auto_conf()?;
         files::replace(&self.data("pgha.sync.conf"), text.as_bytes())
     }
 
@@ -221,6 +214,16 @@ impl Conf {
 
     /// The `primary_conninfo` that streams from `upstream`.
     pub(crate) fn conninfo(&self, upstream: &Upstream) -> String {
+        self.replication(upstream, self.config.name.as_str())
+    }
+
+    /// Connection string for `pg_basebackup`. It streams too, and must not be taken for the standby: no member can have
+    /// this name.
+    pub(crate) fn copy_source(&self, upstream: &Upstream) -> String {
+        self.replication(upstream, "_pgha_copy_")
+    }
+
+    fn replication(&self, upstream: &Upstream, name: &str) -> String {
         let timeout = self.config.timing().ttl.0.div_ceil(1000);
         format!(
             "user={user} passfile={passfile} host={host} port={port} application_name={name} \
@@ -229,7 +232,6 @@ impl Conf {
             passfile = self.passfile().display(),
             host = upstream.host,
             port = upstream.port,
-            name = self.config.name,
         )
     }
 
@@ -286,10 +288,7 @@ pub(crate) struct Upstream {
 
 /// A string of `postgresql.conf`.
 fn quote(value: &str) -> String {
-    format!(
-        "'{}'",
-        value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n")
-    )
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"))
 }
 
 fn write_if_changed(path: &Path, text: &str) -> io::Result<bool> {
@@ -321,18 +320,12 @@ mod tests {
     #[test]
     fn local_settings_win_and_owned_ones_cannot_be_set() {
         let dir = tempfile::tempdir().unwrap();
-        let cluster = [
-            ("work_mem", "4MB"),
-            ("Synchronous_Standby_Names", "evil"),
-            ("jit", "off"),
-        ];
+        let cluster = [("work_mem", "4MB"), ("Synchronous_Standby_Names", "evil"), ("jit", "off")];
         let cluster = cluster.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let text = conf(dir.path()).settings(&cluster);
-        assert!(
-            text.contains("work_mem = '8MB'\n") && text.contains("jit = 'off'\n"),
-            "{text}"
-        );
+        let text = conf(dir.path()).settings(&cluster, &[("max_connections", 50)].into());
+        assert!(text.contains("work_mem = '8MB'\n") && text.contains("jit = 'off'\n"), "{text}");
         assert!(!text.contains("evil"), "{text}");
+        assert!(text.contains("max_connections = '50'\n"), "{text}");
         assert!(text.contains("archive put /wal %p'\n"), "{text}");
     }
 
@@ -343,9 +336,6 @@ mod tests {
         std::fs::write(&auto, "# x\nsynchronous_standby_names = ''\nwork_mem = '1MB'\n").unwrap();
         assert!(conf(dir.path()).write_settings(&BTreeMap::new()).unwrap());
         assert_eq!(std::fs::read_to_string(&auto).unwrap(), "# x\nwork_mem = '1MB'\n");
-        assert!(
-            !conf(dir.path()).write_settings(&BTreeMap::new()).unwrap(),
-            "a second write changed something"
-        );
+        assert!(!conf(dir.path()).write_settings(&BTreeMap::new()).unwrap(), "a second write changed something");
     }
 }

@@ -1,5 +1,6 @@
 //! `pg_controldata`: what a data directory at rest says of itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -21,6 +22,30 @@ pub(crate) enum ControlError {
 
 /// Reads the control file of a stopped Postgres.
 pub(crate) async fn read(bin_dir: &Path, data_dir: &Path) -> Result<Control, ControlError> {
+    let control = parse(&text(bin_dir, data_dir).await?)?;
+    Ok(Control {
+        standby_signal: data_dir.join("standby.signal").exists(),
+        backup_label: data_dir.join("backup_label").exists(),
+        ..control
+    })
+}
+
+/// Settings of the primary that wrote the WAL; a standby with less refuses to start
+/// (`CheckRequiredParameterValues`).
+pub(crate) async fn floors(bin_dir: &Path, data_dir: &Path) -> Result<BTreeMap<&'static str, u64>, ControlError> {
+    let text = text(bin_dir, data_dir).await?;
+    let known = [
+        ("max_connections setting", "max_connections"),
+        ("max_worker_processes setting", "max_worker_processes"),
+        ("max_wal_senders setting", "max_wal_senders"),
+        ("max_prepared_xacts setting", "max_prepared_transactions"),
+        ("max_locks_per_xact setting", "max_locks_per_transaction"),
+    ];
+    let value = |label| text.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(':')?.trim().parse().ok());
+    Ok(known.into_iter().filter_map(|(label, name)| Some((name, value(label)?))).collect())
+}
+
+async fn text(bin_dir: &Path, data_dir: &Path) -> Result<String, ControlError> {
     let output = Command::new(bin_dir.join("pg_controldata"))
         .arg(data_dir)
         .env("LC_ALL", "C")
@@ -29,21 +54,14 @@ pub(crate) async fn read(bin_dir: &Path, data_dir: &Path) -> Result<Control, Con
         .output()
         .await?;
     if !output.status.success() {
-        return Err(ControlError::Failed(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ));
+        return Err(ControlError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
-    parse(
-        &String::from_utf8_lossy(&output.stdout),
-        data_dir.join("standby.signal").exists(),
-    )
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn parse(text: &str, standby_signal: bool) -> Result<Control, ControlError> {
+fn parse(text: &str) -> Result<Control, ControlError> {
     let field = |label: &'static str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(label)?.strip_prefix(':'));
+        let line = text.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(':'));
         line.map(str::trim).ok_or(ControlError::Missing(label))
     };
     let number = |label: &'static str| field(label)?.parse().map_err(|_| ControlError::Missing(label));
@@ -64,7 +82,8 @@ fn parse(text: &str, standby_signal: bool) -> Result<Control, ControlError> {
         state,
         checkpoint: position("Latest checkpoint location")?,
         min_recovery_end: position("Minimum recovery ending location")?,
-        standby_signal,
+        standby_signal: false,
+        backup_label: false,
     })
 }
 
@@ -80,10 +99,10 @@ mod tests {
                     Latest checkpoint's TimeLineID:       2\n\
                     Minimum recovery ending location:     0/30000D8\n\
                     Min recovery ending loc's timeline:   3\n";
-        let control = parse(text, true).unwrap();
+        let control = parse(text).unwrap();
         assert_eq!(control.timeline, Timeline(3));
         assert_eq!(control.state, ControlState::ShutDownInRecovery);
         assert_eq!(control.min_recovery_end, Lsn(0x0300_00D8));
-        assert!(matches!(parse("", false), Err(ControlError::Missing(_))));
+        assert!(matches!(parse(""), Err(ControlError::Missing(_))));
     }
 }

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
-/// A living postmaster of one data directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A postmaster of one data directory: a process by its number and its start, so that a number used again is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Postmaster {
-    pid: Pid,
+    pid: i32,
+    /// Clock ticks since boot.
+    started: u64,
 }
 
 impl Postmaster {
@@ -23,9 +26,7 @@ impl Postmaster {
         let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
         let pid: i32 = text.lines().next()?.trim().parse().ok()?;
         // A stand-alone backend (`postgres --single`, as pg_rewind runs it) writes its number negated.
-        let postmaster = Self {
-            pid: (pid > 0).then(|| Pid::from_raw(pid))?,
-        };
+        let postmaster = Self { pid, started: stat(pid).filter(|_| pid > 0)?.started };
         (postmaster.works_in(data_dir) && !postmaster.is_zombie()).then_some(postmaster)
     }
 
@@ -41,29 +42,27 @@ impl Postmaster {
         }
     }
 
+    /// Gone, buried or not.
     fn is_zombie(self) -> bool {
-        stat(self.pid).is_none_or(|(state, _)| state == 'Z' || state == 'X')
+        stat(self.pid).is_none_or(|stat| stat.started != self.started || matches!(stat.state, 'Z' | 'X'))
     }
 
     /// Whether it still runs.
     pub(crate) fn is_alive(self) -> bool {
-        kill(self.pid, None) != Err(Errno::ESRCH) && !self.is_zombie()
+        !self.is_zombie()
     }
 
     /// Completes when it ends. A small thread waits on a pidfd; the kernel wakes it at once.
     pub(crate) fn death(self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
-        let pid = rustix::process::Pid::from_raw(self.pid.as_raw())
+        let pid = rustix::process::Pid::from_raw(self.pid)
             .ok_or_else(|| io::Error::from_raw_os_error(Errno::ESRCH as i32))?;
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         let (died, death) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new()
-            .name("postmaster-death".into())
-            .stack_size(64 << 10)
-            .spawn(move || {
-                let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-                while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
-                let _ = died.send(());
-            })?;
+        std::thread::Builder::new().name("postmaster-death".into()).stack_size(64 << 10).spawn(move || {
+            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
+            let _ = died.send(());
+        })?;
         Ok(async move {
             let _ = death.await;
         })
@@ -71,12 +70,12 @@ impl Postmaster {
 
     /// Makes it read its configuration again.
     pub(crate) fn reload(self) -> io::Result<()> {
-        Ok(kill(self.pid, Signal::SIGHUP)?)
+        Ok(kill(Pid::from_raw(self.pid), Signal::SIGHUP)?)
     }
 
     /// Begins a clean shutdown that does not wait for clients ("fast").
     pub(crate) fn stop_fast(self) -> io::Result<()> {
-        Ok(kill(self.pid, Signal::SIGINT)?)
+        Ok(kill(Pid::from_raw(self.pid), Signal::SIGINT)?)
     }
 
     /// Stops it without shutdown checkpoint, and for certain: SIGQUIT, then SIGKILL to it and its children.
@@ -86,9 +85,9 @@ impl Postmaster {
     pub(crate) fn kill_for_certain(self, patience: Duration) {
         let begun = Instant::now();
         let children = self.children();
-        let _ = kill(self.pid, Signal::SIGQUIT);
+        let _ = kill(Pid::from_raw(self.pid), Signal::SIGQUIT);
         // A stopped process takes no SIGQUIT before it is continued.
-        let _ = kill(self.pid, Signal::SIGCONT);
+        let _ = kill(Pid::from_raw(self.pid), Signal::SIGCONT);
         while begun.elapsed() < patience {
             if !self.is_alive() && children.iter().all(|child| !child.is_alive()) {
                 return;
@@ -96,10 +95,10 @@ impl Postmaster {
             std::thread::sleep(Duration::from_millis(5));
         }
         // The postmaster first: it would start new children.
-        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
         for child in children.into_iter().chain(self.children()) {
             if child.is_alive() {
-                let _ = kill(child.pid, Signal::SIGKILL);
+                let _ = kill(Pid::from_raw(child.pid), Signal::SIGKILL);
             }
         }
     }
@@ -110,18 +109,29 @@ impl Postmaster {
             return Vec::new();
         };
         processes
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(Pid::from_raw))
-            .filter(|pid| stat(*pid).is_some_and(|(_, parent)| parent == self.pid))
-            .map(|pid| Self { pid })
+            .filter_map(|entry| {
+                let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+                let stat = stat(pid).filter(|stat| stat.parent == self.pid)?;
+                Some(Self { pid, started: stat.started })
+            })
             .collect()
     }
 }
 
-/// State and parent of a process, from `/proc/PID/stat` (`proc(5)`). The name in brackets may hold anything.
-fn stat(pid: Pid) -> Option<(char, Pid)> {
+/// What `/proc/PID/stat` says.
+struct Stat {
+    state: char,
+    parent: i32,
+    started: u64,
+}
+
+/// Reads `/proc/PID/stat` (`proc(5)`). The name in brackets may hold anything.
+fn stat(pid: i32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let parent = fields.next()?.parse().ok()?;
-    Some((state, Pid::from_raw(parent)))
+    let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_ascii_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
 }

@@ -33,6 +33,7 @@ pub(crate) enum RoleSeen {
         streaming: bool,
         conninfo: String,
         slots: BTreeSet<String>,
+        checkpoint_pending: bool,
         paused: bool,
         replayed_at: Option<String>,
     },
@@ -59,15 +60,8 @@ impl QueryError {
     pub(crate) fn is_absent(&self) -> bool {
         use std::error::Error as _;
         let Self::Postgres(error) = self else { return false };
-        let io = error
-            .source()
-            .and_then(|source| source.downcast_ref::<std::io::Error>());
-        io.is_some_and(|io| {
-            matches!(
-                io.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-            )
-        })
+        let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused))
     }
 }
 
@@ -127,11 +121,7 @@ impl Connection {
             .application_name("pgha")
             // Names in the queries mean the system's, whatever a database owner put in front.
             .options("-c search_path=pg_catalog -c statement_timeout=5s -c synchronous_commit=local");
-        Self {
-            params,
-            client: None,
-            deadline,
-        }
+        Self { params, client: None, deadline }
     }
 
     async fn client(&mut self) -> Result<&Client, QueryError> {
@@ -180,11 +170,7 @@ impl Connection {
             let state = within(deadline, client.query_one(STATE, &[])).await?;
             let mut seen = read(&state, &senders)?;
             if let RoleSeen::Primary(primary) = &mut seen.role {
-                let row = within(
-                    deadline,
-                    client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]),
-                )
-                .await?;
+                let row = within(deadline, client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[])).await?;
                 let flushed: String = row.try_get(0)?;
                 primary.flushed = flushed.parse().map_err(|_| QueryError::Strange("flushed"))?;
             }
@@ -211,9 +197,7 @@ where
 fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
     let lsn = |name: &'static str| -> Result<Lsn, QueryError> {
         let text: Option<String> = state.try_get(name)?;
-        text.map_or(Ok(Lsn::INVALID), |text| {
-            text.parse().map_err(|_| QueryError::Strange(name))
-        })
+        text.map_or(Ok(Lsn::INVALID), |text| text.parse().map_err(|_| QueryError::Strange(name)))
     };
     let standby: bool = state.try_get("standby")?;
     let system_id: i64 = state.try_get("system_id")?;
@@ -223,16 +207,14 @@ fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
     let (timeline, role) = if standby {
         let recovery: Option<i32> = state.try_get("recovery_timeline")?;
         let received: Option<i32> = state.try_get("received_timeline")?;
-        let newest = [Some(checkpoint_timeline), recovery, received]
-            .into_iter()
-            .flatten()
-            .max();
+        let newest = [Some(checkpoint_timeline), recovery, received].into_iter().flatten().max();
         let role = RoleSeen::Standby {
             received: lsn("received")?,
             replayed: lsn("replayed")?,
             streaming: state.try_get("streaming")?,
             conninfo: state.try_get("conninfo")?,
             slots: slots.into_iter().collect(),
+            checkpoint_pending: received > recovery.max(Some(checkpoint_timeline)),
             paused: state.try_get("paused")?,
             replayed_at: state.try_get("replayed_at")?,
         };

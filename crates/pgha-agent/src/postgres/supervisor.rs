@@ -12,10 +12,7 @@ use crate::systemd;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error("cannot start {unit}: {source}")]
-    Systemd {
-        unit: String,
-        source: systemd::SystemdError,
-    },
+    Systemd { unit: String, source: systemd::SystemdError },
     #[error("cannot run {program}: {source}")]
     Spawn { program: String, source: io::Error },
 }
@@ -26,16 +23,10 @@ pub(crate) async fn start(config: &Config) -> Result<(), StartError> {
     match postgres.supervisor {
         Supervisor::Systemd => systemd::start(&postgres.unit)
             .await
-            .map_err(|source| StartError::Systemd {
-                unit: postgres.unit.clone(),
-                source,
-            }),
+            .map_err(|source| StartError::Systemd { unit: postgres.unit.clone(), source }),
         Supervisor::Direct => {
             let program = postgres.bin_dir.join("postgres");
-            let failed = |source| StartError::Spawn {
-                program: program.display().to_string(),
-                source,
-            };
+            let failed = |source| StartError::Spawn { program: program.display().to_string(), source };
             let log = std::fs::OpenOptions::new()
                 .create(true)
                 .append(true)

@@ -45,11 +45,7 @@ fn is_replica(published: &Published, query: &str) -> bool {
 }
 
 fn is_ready(published: &Published, query: &str) -> bool {
-    let settings = published
-        .documents
-        .config
-        .as_ref()
-        .map(pgha_core::wire::ClusterConfig::settings);
+    let settings = published.documents.config.as_ref().map(pgha_core::wire::ClusterConfig::settings);
     let default = settings.map_or(1 << 20, |settings| settings.maximum_lag_on_failover);
     let limit = value(query, "lag").and_then(bytes).unwrap_or(default);
     published.running
@@ -62,24 +58,19 @@ fn is_ready(published: &Published, query: &str) -> bool {
 fn lag(published: &Published) -> u64 {
     let leader = published.documents.status.optime;
     match &published.status.xlog {
-        Some(Xlog::Standby {
-            replayed_location: Some(replayed),
-            ..
-        }) => leader.ahead_of(*replayed),
+        Some(Xlog::Standby { replayed_location: Some(replayed), .. }) => leader.ahead_of(*replayed),
         Some(Xlog::Primary { .. }) => 0,
         _ => u64::MAX,
     }
 }
 
 fn tags_match(published: &Published, query: &str) -> bool {
-    pairs(query)
-        .filter_map(|(key, wanted)| Some((key.strip_prefix("tag_")?, wanted)))
-        .all(|(tag, wanted)| {
-            published.status.tags.0.get(tag).is_some_and(|value| match value {
-                serde_json::Value::String(text) => text == wanted,
-                other => *other == *wanted || format!("{other}") == wanted,
-            })
+    pairs(query).filter_map(|(key, wanted)| Some((key.strip_prefix("tag_")?, wanted))).all(|(tag, wanted)| {
+        published.status.tags.0.get(tag).is_some_and(|value| match value {
+            serde_json::Value::String(text) => text == wanted,
+            other => *other == *wanted || format!("{other}") == wanted,
         })
+    })
 }
 
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {

@@ -18,17 +18,9 @@ pub(super) fn render(config: &Config, published: &Published) -> String {
     let is = |role: MemberRole| flag(published.running && status.role == role);
     let (location, received, replayed, paused) = match &status.xlog {
         Some(Xlog::Primary { location }) => (location.0, 0, 0, false),
-        Some(Xlog::Standby {
-            received_location,
-            replayed_location,
-            paused,
-            ..
-        }) => (
-            0,
-            received_location.unwrap_or_default().0,
-            replayed_location.unwrap_or_default().0,
-            *paused,
-        ),
+        Some(Xlog::Standby { received_location, replayed_location, paused, .. }) => {
+            (0, received_location.unwrap_or_default().0, replayed_location.unwrap_or_default().0, *paused)
+        }
         None => (0, 0, 0, false),
     };
     let lease = published.lease.filter(|_| published.leads);
@@ -38,80 +30,25 @@ pub(super) fn render(config: &Config, published: &Published) -> String {
         ("patroni_postgres_running", "Postgres answers.", flag(published.running)),
         ("patroni_primary", "Postgres accepts writes.", is(MemberRole::Primary)),
         ("patroni_replica", "Postgres is a standby.", is(MemberRole::Replica)),
-        (
-            "patroni_sync_standby",
-            "Commits wait for this standby.",
-            flag(status.sync_standby),
-        ),
+        ("patroni_sync_standby", "Commits wait for this standby.", flag(status.sync_standby)),
         ("patroni_xlog_location", "Write position of a primary.", location),
-        (
-            "patroni_xlog_received_location",
-            "Received position of a standby.",
-            received,
-        ),
-        (
-            "patroni_xlog_replayed_location",
-            "Replayed position of a standby.",
-            replayed,
-        ),
+        ("patroni_xlog_received_location", "Received position of a standby.", received),
+        ("patroni_xlog_replayed_location", "Replayed position of a standby.", replayed),
         ("patroni_xlog_paused", "Replay is paused.", flag(paused)),
-        (
-            "patroni_postgres_streaming",
-            "The standby streams.",
-            flag(status.replication_state.is_some()),
-        ),
-        (
-            "patroni_postgres_server_version",
-            "Version of Postgres.",
-            u64::from(status.server_version.unwrap_or(0)),
-        ),
-        (
-            "patroni_cluster_unlocked",
-            "Nobody leads.",
-            flag(status.cluster_unlocked),
-        ),
-        (
-            "patroni_postgres_timeline",
-            "Timeline.",
-            u64::from(status.timeline.map_or(0, |timeline| timeline.0)),
-        ),
-        (
-            "patroni_dcs_last_seen",
-            "When ZooKeeper was last seen (Unix time).",
-            status.dcs_last_seen.unwrap_or(0),
-        ),
-        (
-            "patroni_pending_restart",
-            "A changed setting waits for a restart.",
-            flag(status.pending_restart),
-        ),
+        ("patroni_postgres_streaming", "The standby streams.", flag(status.replication_state.is_some())),
+        ("patroni_postgres_server_version", "Version of Postgres.", u64::from(status.server_version.unwrap_or(0))),
+        ("patroni_cluster_unlocked", "Nobody leads.", flag(status.cluster_unlocked)),
+        ("patroni_postgres_timeline", "Timeline.", u64::from(status.timeline.map_or(0, |timeline| timeline.0))),
+        ("patroni_dcs_last_seen", "When ZooKeeper was last seen (Unix time).", status.dcs_last_seen.unwrap_or(0)),
+        ("patroni_pending_restart", "A changed setting waits for a restart.", flag(status.pending_restart)),
         ("patroni_is_paused", "Automatic failover is paused.", flag(status.pause)),
-        (
-            "pgha_leader",
-            "This member leads and its lease holds.",
-            flag(published.is_primary(now)),
-        ),
+        ("pgha_leader", "This member leads and its lease holds.", flag(published.is_primary(now))),
         ("pgha_lease_milliseconds", "How long the lease still holds.", lease_left),
-        (
-            "pgha_epoch",
-            "Number of the newest leadership.",
-            published.epoch.map_or(0, |epoch| epoch.0),
-        ),
-        (
-            "pgha_watchdog_armed",
-            "The kernel watchdog is armed.",
-            flag(published.watchdog == "armed"),
-        ),
-        (
-            "pgha_loop_age_milliseconds",
-            "Time since the agent's loop went round.",
-            loop_age(published, now).0,
-        ),
+        ("pgha_epoch", "Number of the newest leadership.", published.epoch.map_or(0, |epoch| epoch.0)),
+        ("pgha_watchdog_armed", "The kernel watchdog is armed.", flag(published.watchdog == "armed")),
+        ("pgha_loop_age_milliseconds", "Time since the agent's loop went round.", loop_age(published, now).0),
     ] {
-        let _ = writeln!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{labels} {value}"
-        );
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{labels} {value}");
     }
     if let Some((reason, _)) = &published.reason {
         let _ = writeln!(

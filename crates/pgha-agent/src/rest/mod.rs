@@ -43,11 +43,7 @@ pub(crate) async fn listen(
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("rest.listen = {address:?}: cannot listen"))?;
-    let api = Api {
-        context: context.clone(),
-        published,
-        commands,
-    };
+    let api = Api { context: context.clone(), published, commands };
     let router = Router::new().fallback(route).with_state(api);
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -90,11 +86,7 @@ fn document(api: &Api, published: &Published, path: &str) -> Option<Response> {
         },
         "/metrics" => {
             let text = metrics::render(&api.context.config, published);
-            (
-                [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-                text,
-            )
-                .into_response()
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
         _ => return None,
     })
@@ -102,11 +94,7 @@ fn document(api: &Api, published: &Published, path: &str) -> Option<Response> {
 
 fn cluster(api: &Api, published: &Published) -> ClusterView {
     let documents = &published.documents;
-    let settings = documents
-        .config
-        .as_ref()
-        .map(|config| config.settings().clone())
-        .unwrap_or_default();
+    let settings = documents.config.as_ref().map(|config| config.settings().clone()).unwrap_or_default();
     ClusterView::build(&ClusterDocs {
         scope: &api.context.config.cluster,
         members: &documents.members,
@@ -122,16 +110,8 @@ fn health_check(published: &Published, path: &str, query: &str, with_body: bool)
     match health::healthy(published, clock::now(), path, query) {
         None => (StatusCode::NOT_FOUND, "no such resource").into_response(),
         Some(healthy) => {
-            let status = if healthy {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
-            };
-            if with_body {
-                json(status, &published.status)
-            } else {
-                status.into_response()
-            }
+            let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            if with_body { json(status, &published.status) } else { status.into_response() }
         }
     }
 }

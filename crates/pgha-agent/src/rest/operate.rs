@@ -52,12 +52,8 @@ async fn write(api: &Api, path: String, data: Vec<u8>, expect: Option<i32>) -> R
         Ok(Err(error @ DcsError::Changed(_))) => {
             Err(Box::new((StatusCode::CONFLICT, error.to_string()).into_response()))
         }
-        Ok(Err(error)) => Err(Box::new(
-            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
-        )),
-        Err(_) => Err(Box::new(
-            (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping").into_response(),
-        )),
+        Ok(Err(error)) => Err(Box::new((StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response())),
+        Err(_) => Err(Box::new((StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping").into_response())),
     }
 }
 
@@ -96,14 +92,7 @@ async fn save_config(api: &Api, published: &Published, config: &ClusterConfig) -
     if let [warning, ..] = config.warnings() {
         return bad(warning);
     }
-    match write(
-        api,
-        paths(api).config(),
-        config.render(),
-        published.documents.config_version,
-    )
-    .await
-    {
+    match write(api, paths(api).config(), config.render(), published.documents.config_version).await {
         Ok(()) => json(StatusCode::OK, config.raw()),
         Err(refusal) => *refusal,
     }
@@ -121,11 +110,7 @@ async fn switchover(api: &Api, published: &Published, body: &[u8], planned: bool
         Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
     };
     if scheduled_at.as_ref().is_some_and(|time| time.at <= Timestamp::now()) {
-        return (
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "Cannot schedule switchover in the past",
-        )
-            .into_response();
+        return (StatusCode::UNPROCESSABLE_ENTITY, "Cannot schedule switchover in the past").into_response();
     }
     if let Err(why) = possible(published, &asked, planned) {
         return (StatusCode::PRECONDITION_FAILED, why).into_response();
@@ -194,36 +179,24 @@ async fn followed(
             let documents = &now.documents;
             filed |= documents.failover.is_some();
             if let Some(leader) = documents.leader.as_ref().filter(|leader| Some(*leader) != old) {
-                let runs = documents
-                    .members
-                    .get(leader)
-                    .is_some_and(|it| it.role == pgha_core::wire::MemberRole::Primary);
+                let runs =
+                    documents.members.get(leader).is_some_and(|it| it.role == pgha_core::wire::MemberRole::Primary);
                 if runs {
                     return match candidate {
-                        Some(wanted) if wanted != leader => (
-                            StatusCode::OK,
-                            format!("{did} over to \"{leader}\" instead of \"{wanted}\""),
-                        ),
+                        Some(wanted) if wanted != leader => {
+                            (StatusCode::OK, format!("{did} over to \"{leader}\" instead of \"{wanted}\""))
+                        }
                         _ => (StatusCode::OK, format!("Successfully {did} over to \"{leader}\"")),
                     };
                 }
             } else if filed && documents.failover.is_none() && documents.leader.as_ref() == old {
-                let why = now
-                    .reason
-                    .as_ref()
-                    .map(|(reason, _)| reason.to_string())
-                    .unwrap_or_default();
+                let why = now.reason.as_ref().map(|(reason, _)| reason.to_string()).unwrap_or_default();
                 return (StatusCode::PRECONDITION_FAILED, format!("not done: {why}"));
             }
         }
     })
     .await;
-    outcome
-        .unwrap_or((
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not complete within {SWITCHOVER:?}"),
-        ))
-        .into_response()
+    outcome.unwrap_or((StatusCode::SERVICE_UNAVAILABLE, format!("not complete within {SWITCHOVER:?}"))).into_response()
 }
 
 async fn cancel_switchover(api: &Api, published: &Published) -> Response {
@@ -240,11 +213,7 @@ async fn cancel_switchover(api: &Api, published: &Published) -> Response {
 }
 
 async fn restart(api: &Api, published: &Published, body: &[u8]) -> Response {
-    let asked = if body.is_empty() {
-        Ok(RestartBody::default())
-    } else {
-        RestartBody::parse(body)
-    };
+    let asked = if body.is_empty() { Ok(RestartBody::default()) } else { RestartBody::parse(body) };
     let asked = match asked {
         Ok(asked) => asked,
         Err(error) => return bad(error),
@@ -254,22 +223,11 @@ async fn restart(api: &Api, published: &Published, body: &[u8]) -> Response {
             "scheduled and version-bound restarts are not supported; leave `schedule` and `postgres_version` out",
         );
     }
-    if asked
-        .role
-        .as_deref()
-        .is_some_and(|role| role != published.status.role.as_str())
-    {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "restart conditions are not satisfied: role",
-        )
-            .into_response();
+    if asked.role.as_deref().is_some_and(|role| role != published.status.role.as_str()) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "restart conditions are not satisfied: role").into_response();
     }
     if asked.restart_pending && !published.status.pending_restart {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "restart conditions are not satisfied: no restart is pending",
-        )
+        return (StatusCode::SERVICE_UNAVAILABLE, "restart conditions are not satisfied: no restart is pending")
             .into_response();
     }
     let before = published.status.postmaster_start_time.clone();
@@ -277,9 +235,7 @@ async fn restart(api: &Api, published: &Published, body: &[u8]) -> Response {
         return refusal;
     }
     let mut published = api.published.clone();
-    let patience = asked
-        .timeout
-        .map_or(Duration::from_secs(60), pgha_core::time::Millis::duration);
+    let patience = asked.timeout.map_or(Duration::from_secs(60), pgha_core::time::Millis::duration);
     let restarted = tokio::time::timeout(patience, async {
         while published.changed().await.is_ok() {
             let now = published.borrow_and_update();
@@ -301,11 +257,7 @@ async fn reinitialize(api: &Api, published: &Published) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "I am the leader, can not reinitialize").into_response();
     }
     if published.documents.leader.is_none() {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Cluster has no leader, can not reinitialize",
-        )
-            .into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, "Cluster has no leader, can not reinitialize").into_response();
     }
     if let Some(job) = published.job {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{job} already in progress")).into_response();

@@ -1,11 +1,6 @@
 //! Real agents, real Postgres, real ZooKeeper on loopback: the cluster lives through what hosts live through.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stderr,
-    reason = "a test that cannot go on fails"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that cannot go on fails")]
 
 mod world;
 
@@ -30,11 +25,7 @@ async fn two_members() -> (World, String, String) {
 
 async fn count(world: &mut World, name: &str) -> i64 {
     let client = world.member(name).connect().await.unwrap();
-    client
-        .query_one("SELECT count(*) FROM worms", &[])
-        .await
-        .unwrap()
-        .get(0)
+    client.query_one("SELECT count(*) FROM worms", &[]).await.unwrap().get(0)
 }
 
 async fn make_worms(world: &mut World, primary: &str, rows: usize) {
@@ -145,18 +136,8 @@ async fn a_killed_agent_owns_its_leadership_again() {
     })
     .await;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(
-        world.await_primary(&[], SOON).await,
-        primary,
-        "leadership moved\n{}",
-        world.logs()
-    );
-    assert_eq!(
-        world.member(&primary).postmaster(),
-        postmaster,
-        "Postgres was restarted\n{}",
-        world.logs()
-    );
+    assert_eq!(world.await_primary(&[], SOON).await, primary, "leadership moved\n{}", world.logs());
+    assert_eq!(world.member(&primary).postmaster(), postmaster, "Postgres was restarted\n{}", world.logs());
     nothing_lost(&mut world, writer, "agent killed").await;
 }
 
@@ -208,12 +189,7 @@ async fn a_frozen_agent_is_fenced_before_another_leads() {
     let begun = Instant::now();
     while MemberProcess::is_running(before) {
         assert!(begun.elapsed() < SOON, "Postgres still runs\n{}", world.logs());
-        assert_ne!(
-            world.member(&standby).probe("/primary").await,
-            Some(200),
-            "two primaries\n{}",
-            world.logs()
-        );
+        assert_ne!(world.member(&standby).probe("/primary").await, Some(200), "two primaries\n{}", world.logs());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(world.await_primary(&[&primary], SOON).await, standby);
@@ -233,11 +209,7 @@ async fn without_zookeeper_nobody_writes_after_the_lease() {
     world.stop_zookeeper();
     let begun = Instant::now();
     while MemberProcess::is_running(before) {
-        assert!(
-            begun.elapsed() < Duration::from_secs(6),
-            "still running after its lease\n{}",
-            world.logs()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(6), "still running after its lease\n{}", world.logs());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     eprintln!("fenced after {:?}", begun.elapsed());
@@ -245,11 +217,7 @@ async fn without_zookeeper_nobody_writes_after_the_lease() {
     world.await_primary(&[], SOON).await;
     let names: Vec<String> = world.members.iter().map(|member| member.name.clone()).collect();
     let primary = world.await_primary(&[], SOON).await;
-    let others: Vec<&str> = names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| *name != primary)
-        .collect();
+    let others: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != primary).collect();
     world.await_standbys(&others, SOON).await;
     make_worms(&mut world, &primary, 1).await;
     assert_eq!(count(&mut world, &primary).await, 2);
@@ -272,11 +240,7 @@ async fn a_switchover_loses_nothing_and_needs_no_rewind() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(world.await_primary(&[&primary], SOON).await, standby);
     world.await_standbys(&[&primary], SOON).await;
-    assert!(
-        !world.logs().contains("history has parted"),
-        "a clean switchover was rewound\n{}",
-        world.logs()
-    );
+    assert!(!world.logs().contains("history has parted"), "a clean switchover was rewound\n{}", world.logs());
     nothing_lost(&mut world, writer, "switchover").await;
 }
 
@@ -288,11 +252,7 @@ async fn a_stopped_primary_hands_over() {
     let (mut world, primary, standby) = two_members().await;
     let writer = under_load(&mut world, &primary, |world| world.member(&primary).stop()).await;
     assert_eq!(world.await_primary(&[&primary], SOON).await, standby);
-    assert_eq!(
-        world.member(&primary).processes(),
-        Vec::<i32>::new(),
-        "processes are left"
-    );
+    assert_eq!(world.member(&primary).processes(), Vec::<i32>::new(), "processes are left");
     world.member(&primary).start();
     world.await_standbys(&[&primary], SOON).await;
     nothing_lost(&mut world, writer, "primary stopped").await;
@@ -307,18 +267,8 @@ async fn garbage_stops_nobody() {
     let (mut world, primary, standby) = two_members().await;
     make_worms(&mut world, &primary, 1).await;
     let postmaster = world.member(&primary).postmaster();
-    let zookeeper = zookeeper_client::Client::connect(&world.zookeeper_address())
-        .await
-        .unwrap();
-    for znode in [
-        "initialize",
-        "config",
-        "status",
-        "sync",
-        "failover",
-        "history",
-        "leader",
-    ] {
+    let zookeeper = zookeeper_client::Client::connect(&world.zookeeper_address()).await.unwrap();
+    for znode in ["initialize", "config", "status", "sync", "failover", "history", "leader"] {
         for garbage in [&b"\xff\x00{"[..], b"[[1,2,", b"null", b"{\"a\":{\"b\":[]}}"] {
             let path = format!("/service/test/{znode}");
             let written = match zookeeper.set_data(&path, garbage, None).await {
@@ -332,23 +282,11 @@ async fn garbage_stops_nobody() {
             written.unwrap_or_else(|error| panic!("{path}: {error}"));
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        let why = world
-            .member(&primary)
-            .why()
-            .await
-            .unwrap_or_else(|| panic!("{znode}\n{}", world.logs()));
-        assert!(
-            why.lease_ms.is_some_and(|left| left > 0),
-            "garbage in {znode}: {why:?}\n{}",
-            world.logs()
-        );
+        let why = world.member(&primary).why().await.unwrap_or_else(|| panic!("{znode}\n{}", world.logs()));
+        assert!(why.lease_ms.is_some_and(|left| left > 0), "garbage in {znode}: {why:?}\n{}", world.logs());
     }
     for rest_port in [world.member(&primary).rest_port, world.member(&standby).rest_port] {
-        for garbage in [
-            &b"\xff\xfe\r\n\r\n"[..],
-            b"PATCH /config HTTP/1.1\r\nContent-Length: 5\r\n\r\n{{{{{",
-            b"GET",
-        ] {
+        for garbage in [&b"\xff\xfe\r\n\r\n"[..], b"PATCH /config HTTP/1.1\r\nContent-Length: 5\r\n\r\n{{{{{", b"GET"] {
             let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", rest_port)).await.unwrap();
             socket.write_all(garbage).await.unwrap();
             socket.shutdown().await.unwrap();
@@ -357,12 +295,7 @@ async fn garbage_stops_nobody() {
         }
     }
     assert_eq!(world.await_primary(&[], SOON).await, primary);
-    assert_eq!(
-        world.member(&primary).postmaster(),
-        postmaster,
-        "Postgres was restarted\n{}",
-        world.logs()
-    );
+    assert_eq!(world.member(&primary).postmaster(), postmaster, "Postgres was restarted\n{}", world.logs());
     make_worms(&mut world, &primary, 1).await;
     world.await_standbys(&[&standby], SOON).await;
 }
@@ -375,16 +308,10 @@ async fn a_member_is_copied_anew_on_request_and_only_with_the_password() {
     let (mut world, primary, standby) = two_members().await;
     make_worms(&mut world, &primary, 3).await;
     let anonymous = pgha_client::Client::new(&format!("127.0.0.1:{}", world.member(&standby).rest_port)).unwrap();
-    let refused = anonymous
-        .reinitialize(&pgha_core::wire::rest::ReinitializeBody::default())
-        .await
-        .unwrap_err();
+    let refused = anonymous.reinitialize(&pgha_core::wire::rest::ReinitializeBody::default()).await.unwrap_err();
     assert_eq!(refused.status(), Some(401));
     let body = pgha_core::wire::rest::ReinitializeBody::default();
-    assert!(
-        world.member(&primary).authorized().reinitialize(&body).await.is_err(),
-        "the leader agreed"
-    );
+    assert!(world.member(&primary).authorized().reinitialize(&body).await.is_err(), "the leader agreed");
     let inode =
         std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(world.member(&standby).dir.join("data")).unwrap());
     world.member(&standby).authorized().reinitialize(&body).await.unwrap();

@@ -60,12 +60,7 @@ impl World {
         give_to_postgres(&dir.path().join("archive"));
         let zookeeper_port = free_port();
         let zookeeper = start_zookeeper(dir.path(), zookeeper_port);
-        Self {
-            dir,
-            zookeeper,
-            zookeeper_port,
-            members: Vec::new(),
-        }
+        Self { dir, zookeeper, zookeeper_port, members: Vec::new() }
     }
 
     /// A member with its own directories; not started yet.
@@ -119,13 +114,7 @@ impl World {
              rest_username = \"admin\"\nrest_password = \"rest\"\n"
         );
         fs::write(dir.join("secrets.toml"), secrets).unwrap();
-        self.members.push(MemberProcess {
-            name: name.to_owned(),
-            dir,
-            rest_port,
-            postgres_port,
-            agent: None,
-        });
+        self.members.push(MemberProcess { name: name.to_owned(), dir, rest_port, postgres_port, agent: None });
     }
 
     pub(crate) fn member(&mut self, name: &str) -> &mut MemberProcess {
@@ -151,11 +140,7 @@ impl World {
             if let Some(name) = self.primary().await.filter(|name| !not.contains(&name.as_str())) {
                 return name;
             }
-            assert!(
-                begun.elapsed() < patience,
-                "no primary within {patience:?}\n{}",
-                self.logs()
-            );
+            assert!(begun.elapsed() < patience, "no primary within {patience:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -179,11 +164,7 @@ impl World {
                     return member.name.clone();
                 }
             }
-            assert!(
-                begun.elapsed() < patience,
-                "no synchronous standby within {patience:?}\n{}",
-                self.logs()
-            );
+            assert!(begun.elapsed() < patience, "no synchronous standby within {patience:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -196,11 +177,7 @@ impl World {
                 if member.status().await.is_some_and(|status| is(&status)) {
                     break;
                 }
-                assert!(
-                    begun.elapsed() < patience,
-                    "{name} is not {what} within {patience:?}\n{}",
-                    self.logs()
-                );
+                assert!(begun.elapsed() < patience, "{name} is not {what} within {patience:?}\n{}", self.logs());
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -224,13 +201,7 @@ impl World {
 
     /// For a writer that runs beside.
     pub(crate) fn targets(&self) -> Vec<Target> {
-        self.members
-            .iter()
-            .map(|it| Target {
-                rest_port: it.rest_port,
-                postgres_port: it.postgres_port,
-            })
-            .collect()
+        self.members.iter().map(|it| Target { rest_port: it.rest_port, postgres_port: it.postgres_port }).collect()
     }
 
     pub(crate) fn zookeeper_address(&self) -> String {
@@ -270,25 +241,14 @@ fn tail(text: &str, lines: usize) -> String {
 
 impl MemberProcess {
     pub(crate) fn start(&mut self) {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.dir.join("agent.log"))
-            .unwrap();
-        let postgres = nix::unistd::User::from_name("postgres")
-            .unwrap()
-            .expect("the package made it");
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log")).unwrap();
+        let postgres = nix::unistd::User::from_name("postgres").unwrap().expect("the package made it");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgha-agent"));
         command.arg("run").arg("--config").arg(self.dir.join("agent.toml"));
         std::os::unix::process::CommandExt::uid(&mut command, postgres.uid.as_raw());
         std::os::unix::process::CommandExt::gid(&mut command, postgres.gid.as_raw());
         command.current_dir("/").env("PGHA_LOG", "info,pgha_agent=debug");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         self.agent = Some(child);
     }
 
@@ -352,11 +312,7 @@ impl MemberProcess {
     /// Whether that postmaster still runs. A frozen agent does not bury its dead.
     pub(crate) fn is_running(postmaster: Option<i32>) -> bool {
         let stat = postmaster.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-        stat.is_some_and(|stat| {
-            stat.rsplit(')')
-                .next()
-                .is_some_and(|rest| !rest.trim_start().starts_with('Z'))
-        })
+        stat.is_some_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
     }
 
     pub(crate) fn kill_postmaster(&self) {
@@ -365,9 +321,7 @@ impl MemberProcess {
     }
 
     fn client(&self) -> Client {
-        Client::new(&format!("127.0.0.1:{}", self.rest_port))
-            .unwrap()
-            .with_credentials("admin", "rest")
+        Client::new(&format!("127.0.0.1:{}", self.rest_port)).unwrap().with_credentials("admin", "rest")
     }
 
     pub(crate) fn authorized(&self) -> Client {
@@ -375,24 +329,15 @@ impl MemberProcess {
     }
 
     pub(crate) async fn probe(&self, path: &str) -> Option<u16> {
-        tokio::time::timeout(Duration::from_secs(1), self.client().probe(path))
-            .await
-            .ok()?
-            .ok()
+        tokio::time::timeout(Duration::from_secs(1), self.client().probe(path)).await.ok()?.ok()
     }
 
     pub(crate) async fn status(&self) -> Option<PatroniStatus> {
-        tokio::time::timeout(Duration::from_secs(1), self.client().status())
-            .await
-            .ok()?
-            .ok()
+        tokio::time::timeout(Duration::from_secs(1), self.client().status()).await.ok()?.ok()
     }
 
     pub(crate) async fn why(&self) -> Option<PghaStatus> {
-        tokio::time::timeout(Duration::from_secs(1), self.client().pgha())
-            .await
-            .ok()?
-            .ok()
+        tokio::time::timeout(Duration::from_secs(1), self.client().pgha()).await.ok()?.ok()
     }
 
     /// A connection over TCP, as an application makes it.
@@ -455,9 +400,7 @@ fn signal(child: &Child, signal: nix::sys::signal::Signal) {
 }
 
 fn give_to_postgres(path: &Path) {
-    let postgres = nix::unistd::User::from_name("postgres")
-        .unwrap()
-        .expect("the package made it");
+    let postgres = nix::unistd::User::from_name("postgres").unwrap().expect("the package made it");
     std::os::unix::fs::chown(path, Some(postgres.uid.as_raw()), Some(postgres.gid.as_raw())).unwrap();
 }
 
@@ -485,11 +428,7 @@ fn start_zookeeper(dir: &Path, port: u16) -> Child {
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         let text = || fs::read_to_string(dir.join("zookeeper.log")).unwrap_or_default();
         assert!(child.try_wait().unwrap().is_none(), "ZooKeeper ended:\n{}", text());
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "ZooKeeper does not listen:\n{}",
-            text()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(30), "ZooKeeper does not listen:\n{}", text());
         std::thread::sleep(Duration::from_millis(50));
     }
     child

@@ -4,7 +4,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use super::{Decision, View, may_accept_writes};
 use crate::action::Action;
-use crate::observation::{Cluster, Postgres};
+use crate::observation::{Cluster, Dcs, Postgres};
 use crate::reason::Reason;
 
 /// A Postgres that may accept writes without a lease that holds is stopped at once, whatever else is the case.
@@ -22,11 +22,7 @@ pub(super) fn lease_over(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
 
 /// Somebody else leads, or led since: the lease is void before its time.
 pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
-    let other = cluster
-        .leader
-        .as_ref()
-        .map(|leader| &leader.name)
-        .filter(|name| *name != view.me());
+    let other = cluster.leader.as_ref().map(|leader| &leader.name).filter(|name| *name != view.me());
     let led_since = cluster.epoch.leader.as_ref().filter(|name| *name != view.me());
     if may_accept_writes(view.obs) {
         let Some(by) = other.or(led_since).cloned() else {
@@ -39,10 +35,19 @@ pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Deci
         actions.push(Action::Fence);
         return Break(view.say(Reason::Deposed { by }, actions));
     }
-    // Nothing here accepts writes any more: watchdog and guard have nothing left to guard.
-    let leads = cluster.leader.as_ref().is_some_and(|leader| leader.name == *view.me());
-    let safe = !matches!(view.obs.postgres, Postgres::Starting { .. } | Postgres::Mute { .. });
-    if !leads && safe && view.obs.lease.is_some() && view.obs.job.is_none() {
+    Continue(view)
+}
+
+/// Nothing here accepts writes any more, and the leadership is gone or its lease over: watchdog and guard have nothing
+/// left to guard. A watchdog that stays armed resets a host that did everything right.
+pub(super) fn stand_down(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
+    let leads = match &view.obs.dcs {
+        Dcs::Seen(cluster) => cluster.leader.as_ref().is_some_and(|leader| leader.name == *view.me()),
+        Dcs::Silent { .. } => view.lease().is_some(),
+    };
+    let settled = !matches!(view.obs.postgres, Postgres::Starting { .. } | Postgres::Mute { .. });
+    let idle = view.obs.job.is_none() && settled && !may_accept_writes(view.obs);
+    if !leads && idle && view.obs.lease.is_some() {
         return Break(view.say(Reason::StandingDown, vec![Action::DisarmWatchdog, Action::ForgetLease]));
     }
     Continue(view)

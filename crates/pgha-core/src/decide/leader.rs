@@ -6,7 +6,8 @@ use super::{Decision, View, cluster_settings, may_accept_writes};
 use crate::action::{Action, StartAs};
 use crate::name::NodeName;
 use crate::observation::{
-    Cluster, Control, FailoverRequest, Initialize, JobKind, Postgres, Primary, Request, Role, Running, Watchdog,
+    Cluster, Control, ControlState, FailoverRequest, Initialize, JobKind, Postgres, Primary, Request, Role, Running,
+    Watchdog,
 };
 use crate::reason::Reason;
 use crate::sync::{self, Step};
@@ -20,10 +21,7 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
     let crate::observation::Dcs::Seen(cluster) = &view.obs.dcs else {
         return Vec::new();
     };
-    let mine = cluster
-        .leader
-        .as_ref()
-        .is_some_and(|leader| leader.is_my_session && leader.name == *view.me());
+    let mine = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session && leader.name == *view.me());
     match cluster.epoch.version {
         Some(version) if mine && until_renewal(view) == Millis(0) => vec![Action::Renew { version }],
         _ => Vec::new(),
@@ -32,25 +30,24 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
 
 /// Time until the next renewal is due.
 pub(super) fn until_renewal(view: &View<'_>) -> Millis {
-    view.obs.lease.map_or(Millis(0), |lease| {
-        (lease.sent + view.timing().heartbeat).since(view.now())
-    })
+    view.obs.lease.map_or(Millis(0), |lease| (lease.sent + view.timing().heartbeat).since(view.now()))
 }
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> Decision {
     // The record is written in the same transaction as the znode; without it the znode is not ours to judge.
-    let (Some(version), true) = (cluster.epoch.version, cluster.epoch.leader.as_ref() == Some(view.me())) else {
+    // Where the record has become garbage, the session that owns the znode is proof enough.
+    let recorded = match &cluster.epoch.leader {
+        Some(leader) => leader == view.me(),
+        None => is_my_session,
+    };
+    let (Some(version), true) = (cluster.epoch.version, recorded) else {
         return view.say(Reason::WaitingForCluster, vec![]);
     };
     if !is_my_session {
         return former_session(view, cluster, version);
     }
     let wake = until_renewal(&view);
-    let wake = if wake == Millis(0) {
-        view.timing().heartbeat
-    } else {
-        wake
-    };
+    let wake = if wake == Millis(0) { view.timing().heartbeat } else { wake };
     let mut actions = renewal(&view);
     let mut decision = holding(view, cluster, version);
     actions.append(&mut decision.actions);
@@ -59,10 +56,14 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> 
 
 /// The agent was restarted; its old session still owns the znode.
 fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
-    let same = view.lease().is_some_and(|lease| lease.epoch == cluster.epoch.epoch);
-    if same && may_accept_writes(view.obs) {
+    // The lease may be one epoch behind: its file is written after the transaction that raised the epoch.
+    if view.lease().is_some() && may_accept_writes(view.obs) {
         let epoch = cluster.epoch.epoch.next();
         return view.say(Reason::Reowning, vec![Action::ReownLeadership { version, epoch }]);
+    }
+    if view.obs.past.led_in != Some(cluster.epoch.epoch) {
+        // A leadership that never served, or that of another host with our name: it expires by itself.
+        return view.say(Reason::FormerSession, vec![]);
     }
     view.say(Reason::DroppingStaleLock, vec![Action::ReleaseLeadership { version }])
 }
@@ -102,39 +103,35 @@ fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
 
 /// Postgres is at rest under my leadership: it died, was stopped to hand over, or was never started.
 fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, lease: crate::lease::Lease) -> Decision {
-    let release = vec![
-        Action::ReleaseLeadership { version },
-        Action::DisarmWatchdog,
-        Action::ForgetLease,
-    ];
+    let release = vec![Action::ReleaseLeadership { version }, Action::DisarmWatchdog, Action::ForgetLease];
     let served = view.obs.past.led_in == Some(lease.epoch) && !control.standby_signal;
-    if due_request(view.me(), cluster).is_some() && served {
-        return view.say(Reason::HandedOver, release);
+    let not_after = lease.fence_at(view.timing());
+    let start = Action::Start(StartAs::Primary { epoch: lease.epoch, not_after });
+    if let Some(request) = due_request(view.me(), cluster).filter(|_| served) {
+        if cluster_settings(cluster).synchronous || control.state == ControlState::ShutDown {
+            return view.say(Reason::HandedOver, release);
+        }
+        // It had to be killed: a standby that commits do not wait for may lack the end.
+        let why = "Postgres did not stop cleanly".to_owned();
+        let clear = Action::ClearFailover { version, failover: request.version };
+        return view.say(Reason::SwitchoverRefused { why }, vec![clear, start]);
+    }
+    if !view.obs.guard_alive {
+        return view.say(Reason::GuardMissing, release);
     }
     if view.backing_off(JobKind::Start) {
-        let reason = Reason::CannotLead {
-            why: "Postgres does not start".to_owned(),
-        };
+        let reason = Reason::CannotLead { why: "Postgres does not start".to_owned() };
         return view.say(reason, release);
     }
-    let not_after = lease.fence_at(view.timing());
     if !matches!(cluster.initialize, Initialize::Done(_)) && !control.standby_signal {
         // Nobody else has data of this cluster: it goes on with the timeline that it has.
-        let start = Action::Start(StartAs::Primary {
-            epoch: lease.epoch,
-            not_after,
-        });
         return view.say(Reason::FirstStart, vec![start]);
     }
     if !served {
         return view.say(Reason::StartingToLead, vec![Action::Start(StartAs::Standby(None))]);
     }
     let heir = cluster.sync.standbys.iter().any(|name| {
-        name != view.me()
-            && cluster
-                .members
-                .get(name)
-                .is_some_and(|member| member.is_running && !member.nofailover)
+        name != view.me() && cluster.members.get(name).is_some_and(|member| member.is_running && !member.nofailover)
     });
     let claimed = cluster.sync.leader.as_ref() == Some(view.me());
     let asked = view.obs.request == Some(Request::Restart);
@@ -142,15 +139,7 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
         // Promotion beats crash recovery, and the standby has every acknowledged commit.
         return view.say(Reason::CrashedHandingOver, release);
     }
-    let start = Action::Start(StartAs::Primary {
-        epoch: lease.epoch,
-        not_after,
-    });
-    let reason = if asked {
-        Reason::Restarting
-    } else {
-        Reason::CrashedRestarting
-    };
+    let reason = if asked { Reason::Restarting } else { Reason::CrashedRestarting };
     view.say(reason, vec![start])
 }
 
@@ -161,15 +150,12 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
         return view.say(Reason::WatchdogRequired, release);
     }
     if view.backing_off(JobKind::Promote) {
-        return view.say(
-            Reason::CannotLead {
-                why: "the promotion failed".to_owned(),
-            },
-            release,
-        );
+        // It may still be pending in Postgres; a Postgres that is stopped forgets it.
+        let reason = Reason::CannotLead { why: "the promotion failed".to_owned() };
+        return view.say(reason, vec![Action::Fence, Action::ReleaseLeadership { version }]);
     }
     if !view.obs.guard_alive {
-        return view.say(Reason::GuardMissing, vec![]).within(SETTLING);
+        return view.say(Reason::GuardMissing, release);
     }
     let Some(lease) = view.lease().copied() else {
         return view.say(Reason::Leading, vec![]);
@@ -181,23 +167,17 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
         let record = crate::observation::SyncRecord {
             leader: Some(view.me().clone()),
             standbys: std::collections::BTreeSet::new(),
+            unreadable: false,
             version: cluster.sync.version,
         };
         actions.push(Action::WriteSync { version, record });
     }
-    let names = if settings.synchronous && settings.strict {
-        sync::names(&[].into(), true)
-    } else {
-        String::new()
-    };
+    let names = if settings.synchronous && settings.strict { sync::names(&[].into(), true) } else { String::new() };
     actions.push(Action::SetSyncNames(names));
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);
     }
-    actions.push(Action::Promote {
-        epoch: lease.epoch,
-        not_after: lease.fence_at(view.timing()),
-    });
+    actions.push(Action::Promote { epoch: lease.epoch, not_after: lease.fence_at(view.timing()) });
     view.say(Reason::Promoting, actions)
 }
 
@@ -206,17 +186,10 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
     if !matches!(cluster.initialize, Initialize::Done(_)) || cluster.config.is_none() {
         if !view.memory.prepared {
             // Until it is recorded nobody else joins: a cluster is not made before its members can log in.
-            let actions = if view.backing_off(JobKind::Prepare) {
-                vec![]
-            } else {
-                vec![Action::Prepare]
-            };
+            let actions = if view.backing_off(JobKind::Prepare) { vec![] } else { vec![Action::Prepare] };
             return view.say(Reason::PreparingCluster, actions);
         }
-        let record = Action::RecordCluster {
-            version,
-            system_id: running.system_id,
-        };
+        let record = Action::RecordCluster { version, system_id: running.system_id };
         return view.say(Reason::RecordingCluster, vec![record]);
     }
     if view.obs.request == Some(Request::Restart) {
@@ -226,7 +199,9 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
         Continue(view) => view,
         Break(decision) => return decision,
     };
-    if cluster.history.timeline() < running.timeline {
+    let begun_by_other = cluster.history.begun_by.get(&running.timeline).is_some_and(|beginner| beginner != view.me())
+        && view.obs.past.promoted_to == Some(running.timeline);
+    if cluster.history.timeline() < running.timeline || begun_by_other {
         return view.say(Reason::RecordingHistory, vec![Action::WriteHistory { version }]);
     }
     housekeeping(view, cluster, version, running, primary)
@@ -249,10 +224,7 @@ fn requested<'a>(
     let Some(request) = cluster.failover.as_ref().filter(|request| !request.later) else {
         return Continue(view);
     };
-    let clear = Action::ClearFailover {
-        version,
-        failover: request.version,
-    };
+    let clear = Action::ClearFailover { version, failover: request.version };
     if due_request(view.me(), cluster).is_none() {
         return Break(view.say(Reason::SwitchoverDone, vec![clear]));
     }
@@ -262,10 +234,7 @@ fn requested<'a>(
         let Some(member) = cluster.members.get(name) else {
             return Err(format!("{name} is not alive"));
         };
-        let streams = primary
-            .senders
-            .iter()
-            .any(|sender| sender.streaming && sender.name == name.as_str());
+        let streams = primary.senders.iter().any(|sender| sender.streaming && sender.name == name.as_str());
         if member.nofailover {
             Err(format!("{name} is tagged nofailover"))
         } else if settings.synchronous && !cluster.sync.standbys.contains(name) {
@@ -288,41 +257,15 @@ fn requested<'a>(
     match chosen {
         Err(why) => Break(refused(view, why)),
         Ok(_) if view.backing_off(JobKind::Stop) => Break(refused(view, "Postgres could not be stopped".to_owned())),
-        Ok(to) => Break(view.say(
-            Reason::HandingOver { to: to.to_string() },
-            vec![Action::Stop { checkpoint: true }],
-        )),
+        Ok(to) => Break(view.say(Reason::HandingOver { to: to.to_string() }, vec![Action::Stop { checkpoint: true }])),
     }
 }
 
 /// Synchronous standbys, slots, and the checkpoint after a promotion.
 fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Decision {
-    let mut actions = Vec::new();
-    let missing: std::collections::BTreeSet<NodeName> = cluster
-        .members
-        .keys()
-        .filter(|name| *name != view.me() && !primary.slots.contains(&name.slot()))
-        .cloned()
-        .collect();
-    if !missing.is_empty() {
-        actions.push(Action::CreateSlots(missing));
-    }
-    if primary.checkpoint_pending && view.memory.checkpoint_ordered != Some(running.timeline) {
-        view.memory.checkpoint_ordered = Some(running.timeline);
-        actions.push(Action::Checkpoint);
-    }
-    if view.obs.watchdog == Watchdog::Ready {
-        actions.push(Action::ArmWatchdog);
-    }
     let settings = cluster_settings(cluster);
-    let (step, floor) = sync::step(
-        view.me(),
-        &settings,
-        &cluster.sync,
-        primary,
-        &cluster.members,
-        &view.memory.sync_floor,
-    );
+    let (step, floor) =
+        sync::step(view.me(), &settings, &cluster.sync, primary, &cluster.members, &view.memory.sync_floor);
     view.memory.sync_floor = floor;
     let listed = |names: &std::collections::BTreeSet<NodeName>| {
         names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
@@ -332,29 +275,36 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
         Step::Claim(record) => (Reason::ClaimingSync, Some(Action::WriteSync { version, record }), true),
         Step::Remove(record, gone) => {
             let names = listed(&gone);
-            (
-                Reason::RemovingSyncStandby { names },
-                Some(Action::WriteSync { version, record }),
-                true,
-            )
+            (Reason::RemovingSyncStandby { names }, Some(Action::WriteSync { version, record }), true)
         }
         Step::Add(record, new) => {
             let names = listed(&new);
-            (
-                Reason::AddingSyncStandby { names },
-                Some(Action::WriteSync { version, record }),
-                true,
-            )
+            (Reason::AddingSyncStandby { names }, Some(Action::WriteSync { version, record }), true)
         }
-        Step::SetNames(value) => (
-            Reason::ChangingSyncNames { value: value.clone() },
-            Some(Action::SetSyncNames(value)),
-            true,
-        ),
+        Step::SetNames(value) => {
+            (Reason::ChangingSyncNames { value: value.clone() }, Some(Action::SetSyncNames(value)), true)
+        }
         Step::WaitApplied => (Reason::WaitingForSync, None, true),
         Step::WaitCaughtUp => (Reason::CatchingUpSync, None, true),
     };
-    actions.extend(step_action);
+    // The step first: a later action that fails must not stand in its way.
+    let mut actions: Vec<Action> = step_action.into_iter().collect();
+    if primary.checkpoint_pending && view.memory.checkpoint_ordered != Some(running.timeline) {
+        view.memory.checkpoint_ordered = Some(running.timeline);
+        actions.push(Action::Checkpoint);
+    }
+    let missing: std::collections::BTreeSet<NodeName> = cluster
+        .members
+        .keys()
+        .filter(|name| *name != view.me() && !primary.slots.contains(&name.slot()))
+        .cloned()
+        .collect();
+    if !missing.is_empty() {
+        actions.push(Action::CreateSlots(missing));
+    }
+    if view.obs.watchdog == Watchdog::Ready {
+        actions.push(Action::ArmWatchdog);
+    }
     let decision = view.say(reason, actions);
     if settling { decision.within(SETTLING) } else { decision }
 }

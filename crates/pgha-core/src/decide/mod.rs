@@ -57,8 +57,10 @@ pub struct Memory {
     pub clone_ordered: bool,
     /// Since when nobody leads.
     pub vacant_since: Option<Instant>,
-    /// The timeline on which a checkpoint after promotion was ordered.
+    /// The timeline on which a checkpoint was ordered, so that the control file shows it.
     pub checkpoint_ordered: Option<Timeline>,
+    /// From whom a standby was last told to stream.
+    pub followed: Option<NodeName>,
 }
 
 /// A failed slow action.
@@ -107,27 +109,17 @@ impl View<'_> {
 
     /// The lease, if it still holds.
     fn lease(&self) -> Option<&crate::lease::Lease> {
-        self.obs
-            .lease
-            .as_ref()
-            .filter(|lease| lease.holds(self.now(), self.timing()))
+        self.obs.lease.as_ref().filter(|lease| lease.holds(self.now(), self.timing()))
     }
 
     fn say(self, reason: Reason, actions: Vec<Action>) -> Decision {
         let wake = self.timing().heartbeat;
-        Decision {
-            reason,
-            actions,
-            wake,
-            memory: self.memory,
-        }
+        Decision { reason, actions, wake, memory: self.memory }
     }
 
     /// Whether a failed action is to be left alone for now.
     fn backing_off(&self, kind: JobKind) -> bool {
-        self.memory
-            .backoff
-            .is_some_and(|backoff| backoff.kind == kind && self.now() < backoff.until)
+        self.memory.backoff.is_some_and(|backoff| backoff.kind == kind && self.now() < backoff.until)
     }
 }
 
@@ -141,11 +133,7 @@ impl Decision {
 
 /// Decides.
 pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decision {
-    let view = View {
-        settings,
-        memory: learn(memory.clone(), settings, obs),
-        obs,
-    };
+    let view = View { settings, memory: learn(memory.clone(), settings, obs), obs };
     match rules(view) {
         Break(decision) => decision,
         Continue(never) => match never {},
@@ -155,6 +143,7 @@ pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decisi
 /// Each family either decides (`Break`, so that `?` ends the search) or passes the view on; the last one decides.
 fn rules(view: View<'_>) -> ControlFlow<Decision, Infallible> {
     let view = fence::lease_over(view)?;
+    let view = fence::stand_down(view)?;
     let view = shutdown(view)?;
     let cluster = match &view.obs.dcs {
         Dcs::Silent { .. } => return Break(silence(view)),
@@ -187,18 +176,10 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
                 if matches!(ended.outcome, Outcome::Impossible(_)) && ended.kind == JobKind::Rewind {
                     memory.rewind_impossible = true;
                 }
-                let failures = memory
-                    .backoff
-                    .filter(|b| b.kind == ended.kind)
-                    .map_or(0, |b| b.failures)
-                    + 1;
+                let failures = memory.backoff.filter(|b| b.kind == ended.kind).map_or(0, |b| b.failures) + 1;
                 // One heartbeat, then twice as long each time, up to 32.
                 let wait = Millis(settings.timing.heartbeat.0 << (failures - 1).min(5));
-                memory.backoff = Some(Backoff {
-                    kind: ended.kind,
-                    failures,
-                    until: obs.now + wait,
-                });
+                memory.backoff = Some(Backoff { kind: ended.kind, failures, until: obs.now + wait });
             }
         }
     }
@@ -252,7 +233,7 @@ fn silence(view: View<'_>) -> Decision {
 fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
     let Some(job) = view.obs.job else { return Continue(view) };
     let mine = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session);
-    if job.kind == JobKind::Promote && !mine {
+    if job.writes && !mine {
         return Break(view.say(Reason::Busy { job: job.kind }, vec![Action::CancelJob, Action::Fence]));
     }
     let renewal = leader::renewal(&view);
@@ -298,7 +279,7 @@ fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision,
 
 /// Whether a client could get a write acknowledged by the local Postgres now or in a moment.
 fn may_accept_writes(obs: &Observation) -> bool {
-    matches!(obs.job, Some(job) if job.kind == JobKind::Promote)
+    obs.job.is_some_and(|job| job.writes)
         || match &obs.postgres {
             Postgres::Running(running) => matches!(running.role, Role::Primary(_)),
             Postgres::Starting { as_primary, .. } => *as_primary,

@@ -21,12 +21,7 @@ fn name(text: &str) -> NodeName {
 }
 
 fn settings() -> Settings {
-    Settings {
-        me: name("me"),
-        timing: Timing::default(),
-        nofailover: false,
-        watchdog_required: false,
-    }
+    Settings { me: name("me"), timing: Timing::default(), nofailover: false, watchdog_required: false }
 }
 
 fn primary() -> Postgres {
@@ -54,23 +49,17 @@ fn standby() -> Postgres {
         streaming: true,
         upstream: Some(name("peer")),
         slots: BTreeSet::new(),
+        checkpoint_pending: false,
     };
     running(Role::Standby(standby))
 }
 
 fn running(role: Role) -> Postgres {
-    Postgres::Running(Box::new(Running {
-        system_id: SystemId(7),
-        timeline: Timeline(1),
-        role,
-    }))
+    Postgres::Running(Box::new(Running { system_id: SystemId(7), timeline: Timeline(1), role }))
 }
 
 fn stopped(state: ControlState) -> Postgres {
-    let standby = matches!(
-        state,
-        ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
-    );
+    let standby = matches!(state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
     Postgres::Stopped(Control {
         system_id: SystemId(7),
         timeline: Timeline(1),
@@ -78,55 +67,34 @@ fn stopped(state: ControlState) -> Postgres {
         checkpoint: Lsn(900),
         min_recovery_end: Lsn(900),
         standby_signal: standby,
+        backup_label: false,
     })
 }
 
 /// A healthy cluster of `me` and `peer` in synchronous mode, led by `leader`.
 fn cluster(leader: Option<&str>) -> Cluster {
     let other = if leader == Some("me") { "peer" } else { "me" };
-    let member = |is_primary| Member {
-        is_primary,
-        is_running: true,
-        timeline: Some(Timeline(1)),
-        ..Member::default()
-    };
+    let member = |is_primary| Member { is_primary, is_running: true, timeline: Some(Timeline(1)), ..Member::default() };
     Cluster {
-        epoch: EpochRecord {
-            epoch: Epoch(3),
-            leader: Some(name(leader.unwrap_or("peer"))),
-            version: Some(2),
-        },
-        leader: leader.map(|it| Leader {
-            name: name(it),
-            is_my_session: it == "me",
-        }),
+        epoch: EpochRecord { epoch: Epoch(3), leader: Some(name(leader.unwrap_or("peer"))), version: Some(2) },
+        leader: leader.map(|it| Leader { name: name(it), is_my_session: it == "me" }),
         initialize: Initialize::Done(SystemId(7)),
-        config: Some(ClusterSettings {
-            synchronous: true,
-            ..ClusterSettings::default()
-        }),
+        config: Some(ClusterSettings { synchronous: true, ..ClusterSettings::default() }),
         sync: SyncRecord {
             leader: Some(name(leader.unwrap_or("peer"))),
             standbys: BTreeSet::from([name(other)]),
+            unreadable: false,
             version: Some(5),
         },
         failover: None,
-        members: [
-            (name("me"), member(leader == Some("me"))),
-            (name("peer"), member(leader == Some("peer"))),
-        ]
-        .into(),
+        members: [(name("me"), member(leader == Some("me"))), (name("peer"), member(leader == Some("peer")))].into(),
         optime: Lsn(1000),
         history: History::default(),
     }
 }
 
 fn lease() -> Lease {
-    Lease {
-        epoch: Epoch(3),
-        sent: NOW - Millis(100),
-        counted_from: NOW - Millis(1100),
-    }
+    Lease { epoch: Epoch(3), sent: NOW - Millis(100), counted_from: NOW - Millis(1100) }
 }
 
 fn observe(cluster: Cluster, postgres: Postgres) -> Observation {
@@ -136,10 +104,7 @@ fn observe(cluster: Cluster, postgres: Postgres) -> Observation {
         dcs: Dcs::Seen(Box::new(cluster)),
         lease: leads.then(lease),
         postgres,
-        past: Past {
-            led_in: leads.then_some(Epoch(3)),
-            ..Past::default()
-        },
+        past: Past { led_in: leads.then_some(Epoch(3)), ..Past::default() },
         job: None,
         ended: None,
         peers: None,
@@ -157,15 +122,9 @@ fn decided(obs: &Observation) -> Decision {
 fn said(obs: &Observation) -> Vec<String> {
     let decision = decided(obs);
     let word = |action: &Action| {
-        format!("{action:?}")
-            .split(|c: char| !c.is_alphanumeric())
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        format!("{action:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
     };
-    std::iter::once(decision.reason.code().to_owned())
-        .chain(decision.actions.iter().map(word))
-        .collect()
+    std::iter::once(decision.reason.code().to_owned()).chain(decision.actions.iter().map(word)).collect()
 }
 
 #[test]
@@ -188,10 +147,7 @@ fn a_silent_primary_serves_until_its_lease_ends_and_not_longer() {
     obs.dcs = Dcs::Silent { since: NOW };
     assert_eq!(said(&obs), ["silent_leading"]);
     let fence_at = lease().fence_at(&settings().timing);
-    assert_eq!(
-        obs.now + decided(&obs).wake,
-        fence_at.min(obs.now + settings().timing.heartbeat)
-    );
+    assert_eq!(obs.now + decided(&obs).wake, fence_at.min(obs.now + settings().timing.heartbeat));
     obs.now = fence_at;
     assert_eq!(said(&obs), ["lease_over", "Fence"]);
 }
@@ -219,10 +175,7 @@ fn after_fencing_watchdog_and_guard_stand_down() {
 
 #[test]
 fn the_only_synchronous_standby_takes_over_without_asking() {
-    assert_eq!(
-        said(&observe(cluster(None), standby())),
-        ["taking_leadership", "TakeLeadership"]
-    );
+    assert_eq!(said(&observe(cluster(None), standby())), ["taking_leadership", "TakeLeadership"]);
 }
 
 #[test]
@@ -239,14 +192,8 @@ fn rivals_are_asked_and_the_one_ahead_wins() {
     let mut obs = observe(all, standby());
     assert_eq!(said(&obs), ["asking_peers", "AskPeers"]);
     for (position, expected) in [(1001, "peer_ahead"), (1000, "taking_leadership")] {
-        let position = PeerPosition {
-            timeline: Timeline(1),
-            position: Lsn(position),
-        };
-        obs.peers = Some(PeerAnswers {
-            asked: NOW,
-            positions: [(name("peer"), position)].into(),
-        });
+        let position = PeerPosition { timeline: Timeline(1), position: Lsn(position) };
+        obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), position)].into() });
         assert_eq!(said(&obs)[0], expected);
     }
 }
@@ -272,31 +219,17 @@ fn promotion_claims_the_sync_record_before_anything_else() {
 fn nobody_is_promoted_without_a_guard_or_a_required_watchdog() {
     let mut obs = observe(cluster(Some("me")), standby());
     obs.guard_alive = false;
-    assert_eq!(said(&obs), ["guard_missing"]);
-    let strict = Settings {
-        watchdog_required: true,
-        ..settings()
-    };
+    assert_eq!(said(&obs), ["guard_missing", "ReleaseLeadership"]);
+    let strict = Settings { watchdog_required: true, ..settings() };
     obs.guard_alive = true;
     obs.watchdog = Watchdog::Unusable;
-    assert_eq!(
-        decide(&strict, &Memory::default(), &obs).reason,
-        Reason::WatchdogRequired
-    );
+    assert_eq!(decide(&strict, &Memory::default(), &obs).reason, Reason::WatchdogRequired);
 }
 
 #[test]
 fn a_dead_postmaster_hands_over_when_a_synchronous_standby_is_ready() {
     let obs = observe(cluster(Some("me")), stopped(ControlState::InProduction));
-    assert_eq!(
-        said(&obs),
-        [
-            "crashed_handing_over",
-            "ReleaseLeadership",
-            "DisarmWatchdog",
-            "ForgetLease"
-        ]
-    );
+    assert_eq!(said(&obs), ["crashed_handing_over", "ReleaseLeadership", "DisarmWatchdog", "ForgetLease"]);
 }
 
 #[test]
@@ -305,13 +238,7 @@ fn a_dead_postmaster_restarts_in_place_when_there_is_no_heir() {
     all.members.remove(&name("peer"));
     let decision = decided(&observe(all, stopped(ControlState::InProduction)));
     let not_after = lease().fence_at(&settings().timing);
-    assert_eq!(
-        decision.actions,
-        [Action::Start(StartAs::Primary {
-            epoch: Epoch(3),
-            not_after
-        })]
-    );
+    assert_eq!(decision.actions, [Action::Start(StartAs::Primary { epoch: Epoch(3), not_after })]);
 }
 
 #[test]
@@ -324,10 +251,7 @@ fn data_that_did_not_serve_in_this_leadership_starts_read_only() {
 #[test]
 fn an_agent_restarted_in_time_owns_its_leadership_again() {
     let mut all = cluster(Some("me"));
-    all.leader = Some(Leader {
-        name: name("me"),
-        is_my_session: false,
-    });
+    all.leader = Some(Leader { name: name("me"), is_my_session: false });
     let mut obs = observe(all.clone(), primary());
     assert_eq!(said(&obs), ["reowning", "ReownLeadership"]);
     obs.lease = None;
@@ -343,18 +267,8 @@ fn the_first_member_makes_the_cluster_and_the_others_wait() {
     none.epoch = EpochRecord::default();
     none.config = None;
     let decision = decided(&observe(none.clone(), Postgres::NoData));
-    assert_eq!(
-        decision.actions,
-        [Action::TakeLeadership {
-            version: None,
-            epoch: Epoch(1),
-            initialize: true
-        }]
-    );
-    none.leader = Some(Leader {
-        name: name("peer"),
-        is_my_session: false,
-    });
+    assert_eq!(decision.actions, [Action::TakeLeadership { version: None, epoch: Epoch(1), initialize: true }]);
+    none.leader = Some(Leader { name: name("peer"), is_my_session: false });
     none.initialize = Initialize::Begun;
     assert_eq!(said(&observe(none, Postgres::NoData)), ["waiting_for_cluster"]);
 }
@@ -364,20 +278,11 @@ fn a_new_cluster_keeps_its_first_timeline() {
     let mut new = cluster(Some("me"));
     new.initialize = Initialize::Begun;
     new.config = None;
-    assert_eq!(
-        said(&observe(new.clone(), Postgres::NoData)),
-        ["bootstrapping", "Bootstrap"]
-    );
+    assert_eq!(said(&observe(new.clone(), Postgres::NoData)), ["bootstrapping", "Bootstrap"]);
     let mut obs = observe(new, stopped(ControlState::ShutDown));
     obs.past.led_in = None;
     let not_after = lease().fence_at(&settings().timing);
-    assert_eq!(
-        decided(&obs).actions,
-        [Action::Start(StartAs::Primary {
-            epoch: Epoch(3),
-            not_after
-        })]
-    );
+    assert_eq!(decided(&obs).actions, [Action::Start(StartAs::Primary { epoch: Epoch(3), not_after })]);
 }
 
 #[test]
@@ -387,15 +292,9 @@ fn a_cluster_is_recorded_only_when_its_members_can_log_in() {
     new.config = None;
     let mut obs = observe(new, primary());
     assert_eq!(said(&obs), ["preparing_cluster", "Prepare"]);
-    obs.ended = Some(EndedJob {
-        kind: JobKind::Prepare,
-        outcome: Outcome::Failed("x".into()),
-    });
+    obs.ended = Some(EndedJob { kind: JobKind::Prepare, outcome: Outcome::Failed("x".into()) });
     assert_eq!(said(&obs), ["preparing_cluster"]);
-    obs.ended = Some(EndedJob {
-        kind: JobKind::Prepare,
-        outcome: Outcome::Done,
-    });
+    obs.ended = Some(EndedJob { kind: JobKind::Prepare, outcome: Outcome::Done });
     assert_eq!(said(&obs), ["recording_cluster", "RecordCluster"]);
 }
 
@@ -403,29 +302,20 @@ fn a_cluster_is_recorded_only_when_its_members_can_log_in() {
 fn data_of_another_cluster_is_left_alone() {
     let mut all = cluster(Some("peer"));
     all.initialize = Initialize::Done(SystemId(8));
-    assert_eq!(
-        said(&observe(all, stopped(ControlState::ShutDown))),
-        ["system_id_mismatch"]
-    );
+    assert_eq!(said(&observe(all, stopped(ControlState::ShutDown))), ["system_id_mismatch"]);
 }
 
 #[test]
 fn the_rejoin_ladder_is_climbed_one_rung_at_a_time() {
     let mut all = cluster(Some("peer"));
-    all.history.switches = TimelineHistory(vec![Switch {
-        parent: Timeline(1),
-        switched_at: Lsn(950),
-        reason: String::new(),
-    }]);
+    all.history.switches =
+        TimelineHistory(vec![Switch { parent: Timeline(1), switched_at: Lsn(950), reason: String::new() }]);
     all.members.get_mut(&name("peer")).unwrap().timeline = Some(Timeline(2));
     let obs = observe(all.clone(), stopped(ControlState::ShutDown));
     assert_eq!(said(&obs), ["rejoin_start", "Start"]);
     let mut obs = observe(all, stopped(ControlState::InProduction));
     assert_eq!(said(&obs), ["rejoin_rewind", "Rewind"]);
-    obs.ended = Some(EndedJob {
-        kind: JobKind::Rewind,
-        outcome: Outcome::Impossible("x".into()),
-    });
+    obs.ended = Some(EndedJob { kind: JobKind::Rewind, outcome: Outcome::Impossible("x".into()) });
     assert_eq!(said(&obs), ["rejoin_clone", "Clone"]);
     obs.postgres = Postgres::NoData;
     obs.ended = None;
@@ -443,20 +333,11 @@ fn a_switchover_stops_cleanly_then_releases() {
     let mut all = cluster(Some("me"));
     all.failover = Some(request("peer"));
     assert_eq!(said(&observe(all.clone(), primary())), ["handing_over", "Stop"]);
-    assert_eq!(
-        said(&observe(all.clone(), stopped(ControlState::ShutDown)))[..2],
-        ["handed_over", "ReleaseLeadership"]
-    );
+    assert_eq!(said(&observe(all.clone(), stopped(ControlState::ShutDown)))[..2], ["handed_over", "ReleaseLeadership"]);
     all.failover = Some(request("nobody"));
-    assert_eq!(
-        said(&observe(all.clone(), primary())),
-        ["switchover_refused", "ClearFailover"]
-    );
+    assert_eq!(said(&observe(all.clone(), primary())), ["switchover_refused", "ClearFailover"]);
     // The new leader clears the request.
-    all.failover = Some(FailoverRequest {
-        leader: Some(name("peer")),
-        ..request("me")
-    });
+    all.failover = Some(FailoverRequest { leader: Some(name("peer")), ..request("me") });
     assert_eq!(said(&observe(all, primary())), ["switchover_done", "ClearFailover"]);
 }
 
@@ -466,16 +347,7 @@ fn a_stopping_primary_stops_postgres_releases_and_ends() {
     obs.request = Some(Request::Shutdown);
     assert_eq!(said(&obs), ["shutting_down", "Stop"]);
     obs.postgres = stopped(ControlState::ShutDown);
-    assert_eq!(
-        said(&obs),
-        [
-            "shut_down",
-            "ReleaseLeadership",
-            "DisarmWatchdog",
-            "ForgetLease",
-            "Exit"
-        ]
-    );
+    assert_eq!(said(&obs), ["shut_down", "ReleaseLeadership", "DisarmWatchdog", "ForgetLease", "Exit"]);
 }
 
 #[test]
@@ -484,10 +356,7 @@ fn failures_are_spaced_out() {
     let mut obs = observe(cluster(Some("peer")), Postgres::NoData);
     let mut waits = Vec::new();
     for _ in 0..8 {
-        obs.ended = Some(EndedJob {
-            kind: JobKind::Clone,
-            outcome: Outcome::Failed("x".into()),
-        });
+        obs.ended = Some(EndedJob { kind: JobKind::Clone, outcome: Outcome::Failed("x".into()) });
         memory = decide(&settings(), &memory, &obs).memory;
         waits.push(memory.backoff.unwrap().until.since(obs.now).0);
     }
@@ -519,6 +388,7 @@ fn any_postgres() -> impl Strategy<Value = Postgres> {
                 checkpoint: Lsn(lsn),
                 min_recovery_end: Lsn(lsn),
                 standby_signal,
+                backup_label: false,
             })
         }),
         1 => any::<bool>().prop_map(|as_primary| Postgres::Starting { since: NOW - Millis(10), as_primary }),
@@ -557,7 +427,7 @@ prop_compose! {
             leader: leader.map(|(name, mine)| Leader { is_my_session: mine && name.as_str() == "me", name }),
             initialize,
             config: configured.then(|| ClusterSettings { synchronous, strict, paused, ..ClusterSettings::default() }),
-            sync: SyncRecord { leader: sync_leader, standbys, version: Some(1) },
+            sync: SyncRecord { leader: sync_leader, standbys, unreadable: false, version: Some(1) },
             failover: failover.map(|(leader, candidate, later)| FailoverRequest { leader, candidate, later, version: 1 }),
             members: members.into_iter().map(|(name, (is_primary, is_running, timeline, pending, nofailover))| {
                 (name, Member {
@@ -613,7 +483,7 @@ prop_compose! {
             }),
             postgres,
             past: Past { promoted_to: None, led_in: led_in.map(Epoch), rewind_unfinished, old_data_kept },
-            job: job.map(|kind| RunningJob { kind, since: NOW - Millis(100) }),
+            job: job.map(|kind| RunningJob { kind, since: NOW - Millis(100), writes: kind == JobKind::Promote }),
             ended: ended.map(|(kind, outcome)| EndedJob { kind, outcome: match outcome {
                 0 => Outcome::Done, 1 => Outcome::Failed("x".into()), _ => Outcome::Impossible("x".into()),
             } }),

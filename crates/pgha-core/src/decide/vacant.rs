@@ -20,11 +20,7 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Decision {
 }
 
 fn take(cluster: &Cluster, initialize: bool) -> Action {
-    Action::TakeLeadership {
-        version: cluster.epoch.version,
-        epoch: cluster.epoch.epoch.next(),
-        initialize,
-    }
+    Action::TakeLeadership { version: cluster.epoch.version, epoch: cluster.epoch.epoch.next(), initialize }
 }
 
 /// The znode is gone before my lease is, and nobody has led since (see the fencing rules): somebody deleted it, or the
@@ -54,12 +50,10 @@ fn unmade(view: View<'_>, cluster: &Cluster) -> Decision {
 
 fn made(view: View<'_>, cluster: &Cluster) -> Decision {
     let settings = cluster_settings(cluster);
-    let asked_for = cluster
-        .failover
-        .as_ref()
-        .filter(|request| !request.later)
-        .and_then(|r| r.candidate.as_ref());
-    if settings.paused && asked_for != Some(view.me()) {
+    let asked_for = cluster.failover.as_ref().filter(|request| !request.later).and_then(|r| r.candidate.as_ref());
+    // Who led before the ensemble was away may lead again: it changes nothing.
+    let led_last = cluster.epoch.leader.as_ref() == Some(view.me());
+    if settings.paused && !led_last && asked_for != Some(view.me()) {
         return view.say(Reason::Paused, vec![]);
     }
     let obs = view.obs;
@@ -80,7 +74,7 @@ fn made(view: View<'_>, cluster: &Cluster) -> Decision {
 }
 
 /// A standby and an empty seat.
-fn race(view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby) -> Decision {
+fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby) -> Decision {
     let settings = cluster_settings(cluster);
     let request = cluster.failover.as_ref().filter(|request| !request.later);
     let chosen = request.and_then(|request| request.candidate.as_ref());
@@ -88,50 +82,51 @@ fn race(view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby)
         return view.say(Reason::NoFailoverTag, vec![]);
     }
     if view.settings.watchdog_required
-        && matches!(
-            view.obs.watchdog,
-            crate::observation::Watchdog::Off | crate::observation::Watchdog::Unusable
-        )
+        && matches!(view.obs.watchdog, crate::observation::Watchdog::Off | crate::observation::Watchdog::Unusable)
     {
         return view.say(Reason::WatchdogRequired, vec![]);
     }
+    if !view.obs.guard_alive {
+        return view.say(Reason::GuardMissing, vec![]);
+    }
+    if view.backing_off(JobKind::Promote) {
+        return view.say(Reason::BackingOff { job: JobKind::Promote }, vec![]);
+    }
     if let Some(candidate) = chosen.filter(|candidate| *candidate != view.me()) {
         // It goes first, for as long as a leadership lasts; then anybody fit may.
-        let patience = view
-            .memory
-            .vacant_since
-            .is_some_and(|since| view.now().since(since) < view.timing().ttl);
+        let patience = view.memory.vacant_since.is_some_and(|since| view.now().since(since) < view.timing().ttl);
         if patience && cluster.members.get(candidate).is_some_and(|member| member.is_running) {
-            return view.say(
-                Reason::OtherCandidate {
-                    candidate: candidate.clone(),
-                },
-                vec![],
-            );
+            return view.say(Reason::OtherCandidate { candidate: candidate.clone() }, vec![]);
         }
     }
     // An operator may choose a standby that is not synchronous: a plain failover, not a switchover.
     let forced = chosen == Some(view.me()) && request.is_some_and(|request| request.leader.is_none());
+    // Where nobody has claimed the record, no commit ever waited: then the rules of asynchronous mode hold.
+    let synchronous = settings.synchronous && (cluster.sync.leader.is_some() || cluster.sync.unreadable);
     let in_sync = cluster.sync.standbys.contains(view.me()) || cluster.sync.leader.as_ref() == Some(view.me());
-    if settings.synchronous && !forced && !in_sync {
+    if synchronous && !forced && !in_sync {
         return view.say(Reason::NotSynchronous, vec![]);
     }
     if running.timeline < cluster.history.timeline() && !forced {
-        return view.say(Reason::StaleTimeline, vec![]);
+        // A standby that was restarted shows the timeline of its last restartpoint, not the one it has replayed.
+        let first = view.memory.checkpoint_ordered != Some(cluster.history.timeline());
+        view.memory.checkpoint_ordered = Some(cluster.history.timeline());
+        let actions = if first { vec![Action::Checkpoint] } else { vec![] };
+        return view.say(Reason::StaleTimeline, actions).within(Millis(500));
     }
-    if !settings.synchronous && !forced && cluster.optime.ahead_of(standby.position()) > settings.maximum_lag {
+    if !synchronous && !forced && cluster.optime.ahead_of(standby.position()) > settings.maximum_lag {
         return view.say(Reason::TooFarBehind, vec![]);
     }
-    let rivals = rivals(&view, cluster, settings.synchronous && !forced);
+    let rivals = rivals(&view, cluster, synchronous && !forced);
     if !rivals.is_empty() && !forced {
+        // As long as asking and one slow turn may take.
+        let freshness = Millis(500) + view.timing().heartbeat + view.timing().heartbeat;
         let fresh = view.obs.peers.as_ref().filter(|peers| {
             view.memory.vacant_since.is_some_and(|since| peers.asked >= since)
-                && view.now().since(peers.asked) < Millis(500)
+                && view.now().since(peers.asked) < freshness
         });
         let Some(answers) = fresh else {
-            return view
-                .say(Reason::AskingPeers, vec![Action::AskPeers(rivals)])
-                .within(Millis(500));
+            return view.say(Reason::AskingPeers, vec![Action::AskPeers(rivals)]).within(Millis(500));
         };
         let mine = (running.timeline, standby.position());
         let ahead = answers
@@ -139,9 +134,7 @@ fn race(view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby)
             .iter()
             .find(|(name, peer)| rivals.contains(*name) && (peer.timeline, peer.position) > mine);
         if let Some((peer, _)) = ahead {
-            return view
-                .say(Reason::PeerAhead { peer: peer.clone() }, vec![])
-                .within(Millis(500));
+            return view.say(Reason::PeerAhead { peer: peer.clone() }, vec![]).within(Millis(500));
         }
     }
     view.say(Reason::TakingLeadership, vec![take(cluster, false)])

@@ -115,20 +115,10 @@ impl ClusterConfig {
 
     /// Settings from a JSON object.
     pub fn new(raw: Map<String, Value>) -> Self {
-        let mut reader = Reader {
-            notes: Notes::default(),
-            prefix: "",
-            object: &raw,
-            read: BTreeSet::new(),
-        };
+        let mut reader = Reader { notes: Notes::default(), prefix: "", object: &raw, read: BTreeSet::new() };
         let settings = reader.settings();
         let Notes { warnings, unread } = reader.finish();
-        Self {
-            raw,
-            settings,
-            warnings,
-            unread,
-        }
+        Self { raw, settings, warnings, unread }
     }
 
     /// Writes the znode: every key that was read, known or not.
@@ -196,11 +186,7 @@ impl<'a> Reader<'a> {
                 .get("maximum_lag_on_failover", "a number of bytes", whole_number)
                 .unwrap_or(default.maximum_lag_on_failover),
             maximum_lag_on_syncnode: self
-                .get(
-                    "maximum_lag_on_syncnode",
-                    "a number of bytes, or -1",
-                    bytes_or_unlimited,
-                )
+                .get("maximum_lag_on_syncnode", "a number of bytes, or -1", bytes_or_unlimited)
                 .flatten(),
             check_timeline: self.flag("check_timeline", default.check_timeline),
             synchronous_mode: self
@@ -226,9 +212,7 @@ impl<'a> Reader<'a> {
             max_timelines_history: self
                 .get("max_timelines_history", "a whole number", count)
                 .unwrap_or(default.max_timelines_history),
-            standby_cluster: self
-                .get("standby_cluster", "an object", follows_another)
-                .unwrap_or(false),
+            standby_cluster: self.get("standby_cluster", "an object", follows_another).unwrap_or(false),
             ..default
         };
         if let Some(postgresql) = self.get("postgresql", "an object", Value::as_object) {
@@ -242,14 +226,10 @@ impl<'a> Reader<'a> {
     fn postgresql(&mut self, settings: &mut ClusterSettings) {
         settings.use_slots = self.flag("use_slots", settings.use_slots);
         settings.use_pg_rewind = self.flag("use_pg_rewind", settings.use_pg_rewind);
-        settings.remove_data_directory_on_rewind_failure = self.flag(
-            "remove_data_directory_on_rewind_failure",
-            settings.remove_data_directory_on_rewind_failure,
-        );
-        settings.remove_data_directory_on_diverged_timelines = self.flag(
-            "remove_data_directory_on_diverged_timelines",
-            settings.remove_data_directory_on_diverged_timelines,
-        );
+        settings.remove_data_directory_on_rewind_failure =
+            self.flag("remove_data_directory_on_rewind_failure", settings.remove_data_directory_on_rewind_failure);
+        settings.remove_data_directory_on_diverged_timelines = self
+            .flag("remove_data_directory_on_diverged_timelines", settings.remove_data_directory_on_diverged_timelines);
         settings.pg_hba = self.get("pg_hba", "an array of lines", lines);
         if let Some(parameters) = self.get("parameters", "an object", Value::as_object) {
             let mut inner = self.inner("postgresql.parameters.", parameters);
@@ -263,12 +243,7 @@ impl<'a> Reader<'a> {
     }
 
     fn inner(&mut self, prefix: &'static str, object: &'a Map<String, Value>) -> Self {
-        Self {
-            notes: std::mem::take(&mut self.notes),
-            prefix,
-            object,
-            read: BTreeSet::new(),
-        }
+        Self { notes: std::mem::take(&mut self.notes), prefix, object, read: BTreeSet::new() }
     }
 
     fn finish(mut self) -> Notes {
@@ -285,10 +260,9 @@ impl<'a> Reader<'a> {
         let converted = convert(value);
         if converted.is_none() {
             let shown: String = value.to_string().chars().take(80).collect();
-            self.notes.warnings.push(format!(
-                "cluster setting {}{key} = {shown} is ignored: expected {expected}",
-                self.prefix
-            ));
+            self.notes
+                .warnings
+                .push(format!("cluster setting {}{key} = {shown} is ignored: expected {expected}", self.prefix));
         }
         converted
     }
@@ -302,10 +276,7 @@ fn count(value: &Value) -> Option<u32> {
     whole_number(value).and_then(|number| u32::try_from(number).ok())
 }
 
-#[expect(
-    clippy::option_option,
-    reason = "the outer one: could be read; the inner one: is there a limit"
-)]
+#[expect(clippy::option_option, reason = "the outer one: could be read; the inner one: is there a limit")]
 fn bytes_or_unlimited(value: &Value) -> Option<Option<u64>> {
     if value.as_i64().is_some_and(|number| number < 0) {
         return Some(None);
@@ -413,11 +384,7 @@ mod tests {
     #[test]
     fn a_standby_cluster_names_its_source() {
         assert!(config(r#"{"standby_cluster":{"host":"a"}}"#).settings().standby_cluster);
-        assert!(
-            !config(r#"{"standby_cluster":{"primary_slot_name":"a"}}"#)
-                .settings()
-                .standby_cluster
-        );
+        assert!(!config(r#"{"standby_cluster":{"primary_slot_name":"a"}}"#).settings().standby_cluster);
     }
 
     #[test]

@@ -32,13 +32,11 @@ pub(super) fn read<T: DeserializeOwned>(
     expected: &'static str,
     bytes: &[u8],
 ) -> Result<T, WireError> {
-    serde_json::from_slice::<Value>(bytes)
-        .and_then(serde_json::from_value)
-        .map_err(|error| WireError {
-            document,
-            expected,
-            problem: error.to_string(),
-        })
+    serde_json::from_slice::<Value>(bytes).and_then(serde_json::from_value).map_err(|error| WireError {
+        document,
+        expected,
+        problem: error.to_string(),
+    })
 }
 
 /// Writes compact JSON.
@@ -101,9 +99,7 @@ pub(super) fn position<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
         Value::Null => Ok(None),
         other => match whole_number(other) {
             Some(number) => Ok(Some(Lsn(number))),
-            None => Err(D::Error::custom(format_args!(
-                "a WAL position is not a number: {other}"
-            ))),
+            None => Err(D::Error::custom(format_args!("a WAL position is not a number: {other}"))),
         },
     }
 }

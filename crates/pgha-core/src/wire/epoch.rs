@@ -14,8 +14,4 @@ pub struct EpochDoc {
     pub leader: NodeName,
 }
 
-document!(
-    EpochDoc,
-    "znode `pgha/epoch`",
-    "a JSON object with `epoch` and `leader`"
-);
+document!(EpochDoc, "znode `pgha/epoch`", "a JSON object with `epoch` and `leader`");

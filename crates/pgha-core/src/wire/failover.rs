@@ -31,11 +31,7 @@ const DOCUMENT: &str = "znode `failover`";
 const EXPECTED: &str = "a JSON object with `leader`, `member` and `scheduled_at`";
 
 fn wrong(error: &dyn std::error::Error) -> WireError {
-    WireError {
-        document: DOCUMENT,
-        expected: EXPECTED,
-        problem: error.to_string(),
-    }
+    WireError { document: DOCUMENT, expected: EXPECTED, problem: error.to_string() }
 }
 
 fn parse_time(text: &str) -> Result<IsoTime, WireError> {
@@ -57,9 +53,7 @@ impl FailoverRequest {
         };
         let name = |name: Option<String>| {
             let given = name.filter(|name| !name.is_empty());
-            given
-                .map(|name| NodeName::try_from(name).map_err(|error| wrong(&error)))
-                .transpose()
+            given.map(|name| NodeName::try_from(name).map_err(|error| wrong(&error))).transpose()
         };
         let scheduled_at = raw.scheduled_at.filter(|text| !text.is_empty());
         Ok(Self {
@@ -90,11 +84,7 @@ fn legacy(bytes: &[u8]) -> Option<Raw> {
         let text = text.trim();
         (text.is_empty() || NodeName::try_from(text).is_ok()).then(|| text.to_owned())
     };
-    Some(Raw {
-        leader: Some(part(leader)?),
-        member: Some(part(member)?),
-        scheduled_at: None,
-    })
+    Some(Raw { leader: Some(part(leader)?), member: Some(part(member)?), scheduled_at: None })
 }
 
 #[cfg(test)]
@@ -118,14 +108,7 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for garbage in [
-            "x",
-            "{",
-            "[1]",
-            "7",
-            r#"{"leader":"a/b"}"#,
-            r#"{"member":"a","scheduled_at":"soon"}"#,
-        ] {
+        for garbage in ["x", "{", "[1]", "7", r#"{"leader":"a/b"}"#, r#"{"member":"a","scheduled_at":"soon"}"#] {
             assert!(FailoverRequest::parse(garbage.as_bytes()).is_err(), "{garbage}");
         }
     }

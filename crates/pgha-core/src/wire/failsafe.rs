@@ -12,8 +12,4 @@ use crate::name::NodeName;
 #[serde(transparent)]
 pub struct Failsafe(pub BTreeMap<NodeName, String>);
 
-document!(
-    Failsafe,
-    "znode `failsafe`",
-    "a JSON object with a member's name and URL per entry"
-);
+document!(Failsafe, "znode `failsafe`", "a JSON object with a member's name and URL per entry");

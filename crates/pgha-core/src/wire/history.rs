@@ -12,11 +12,7 @@ use crate::lsn::{Lsn, Timeline};
 #[serde(transparent)]
 pub struct History(pub Vec<HistoryLine>);
 
-document!(
-    History,
-    "znode `history`",
-    "a JSON array of [timeline, position, reason, time, leader]"
-);
+document!(History, "znode `history`", "a JSON array of [timeline, position, reason, time, leader]");
 
 impl History {
     /// The cluster's timeline: the one after the last that ended.

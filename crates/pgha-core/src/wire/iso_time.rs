@@ -20,10 +20,7 @@ pub struct IsoTime {
 impl IsoTime {
     /// A moment, written in UTC.
     pub fn utc(at: Timestamp) -> Self {
-        Self {
-            at,
-            offset: Offset::UTC,
-        }
+        Self { at, offset: Offset::UTC }
     }
 }
 
@@ -51,9 +48,7 @@ impl FromStr for IsoTime {
             Some(PiecesOffset::Numeric(numeric)) => numeric.offset(),
             Some(_) => return Err(malformed()),
         };
-        let at = offset
-            .to_timestamp(civil::DateTime::from_parts(pieces.date(), time))
-            .map_err(|_| malformed())?;
+        let at = offset.to_timestamp(civil::DateTime::from_parts(pieces.date(), time)).map_err(|_| malformed())?;
         Ok(Self { at, offset })
     }
 }
@@ -78,9 +73,7 @@ impl Serialize for IsoTime {
 
 impl<'de> Deserialize<'de> for IsoTime {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -92,11 +85,7 @@ mod tests {
 
     #[test]
     fn python_reads_what_is_printed() {
-        for text in [
-            "2026-01-01T10:00:00+00:00",
-            "2019-09-23T16:57:57+02:00",
-            "2019-09-23T16:57:57.123456-03:30",
-        ] {
+        for text in ["2026-01-01T10:00:00+00:00", "2019-09-23T16:57:57+02:00", "2019-09-23T16:57:57.123456-03:30"] {
             assert_eq!(text.parse::<IsoTime>().unwrap().to_string(), text);
         }
         let zulu: IsoTime = "2026-01-01T10:00:00Z".parse().unwrap();
@@ -110,10 +99,7 @@ mod tests {
         let no_offset = |text: &str| matches!(text.parse::<IsoTime>(), Err(ParseIsoTimeError::NoOffset(_)));
         assert!(no_offset("2026-01-01T10:00:00"));
         for malformed in ["", "tomorrow", "2026-01-01", "2026-13-01T10:00:00Z"] {
-            assert!(
-                matches!(malformed.parse::<IsoTime>(), Err(ParseIsoTimeError::Malformed(_))),
-                "{malformed}"
-            );
+            assert!(matches!(malformed.parse::<IsoTime>(), Err(ParseIsoTimeError::Malformed(_))), "{malformed}");
         }
     }
 

@@ -30,11 +30,7 @@ pub struct Member {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_after_promote: Option<bool>,
     /// What it may become.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "MemberTags::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "MemberTags::is_empty")]
     pub tags: MemberTags,
     /// A changed setting waits for a restart.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "codec::is_false")]
@@ -43,25 +39,13 @@ pub struct Member {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub pending_restart_reason: BTreeMap<String, ValueChange>,
     /// A primary's write position; the further one of a standby's two positions.
-    #[serde(
-        default,
-        deserialize_with = "codec::position",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "codec::position", skip_serializing_if = "Option::is_none")]
     pub xlog_location: Option<Lsn>,
     /// How far a standby has replayed.
-    #[serde(
-        default,
-        deserialize_with = "codec::position",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "codec::position", skip_serializing_if = "Option::is_none")]
     pub replay_lsn: Option<Lsn>,
     /// How far a standby has received.
-    #[serde(
-        default,
-        deserialize_with = "codec::position",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "codec::position", skip_serializing_if = "Option::is_none")]
     pub receive_lsn: Option<Lsn>,
     /// `streaming` or `in archive recovery`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

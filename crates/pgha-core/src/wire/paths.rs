@@ -105,9 +105,6 @@ mod tests {
         assert_eq!(Paths::new("/", &cluster).config(), "/demo/config");
         assert_eq!(Paths::new("/a/b", &cluster).epoch(), "/a/b/demo/pgha/epoch");
         let member = NodeName::try_from("db1").unwrap();
-        assert_eq!(
-            Paths::new("/service", &cluster).member(&member),
-            "/service/demo/members/db1"
-        );
+        assert_eq!(Paths::new("/service", &cluster).member(&member), "/service/demo/members/db1");
     }
 }

@@ -10,15 +10,9 @@ pub struct LeaderName(pub NodeName);
 impl LeaderName {
     /// Reads the znode.
     pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
-        let wrong = |problem: String| WireError {
-            document: "znode `leader`",
-            expected: "a member's name",
-            problem,
-        };
+        let wrong = |problem: String| WireError { document: "znode `leader`", expected: "a member's name", problem };
         let name = std::str::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
-        NodeName::try_from(name)
-            .map(Self)
-            .map_err(|error| wrong(error.to_string()))
+        NodeName::try_from(name).map(Self).map_err(|error| wrong(error.to_string()))
     }
 
     /// Writes the znode.
@@ -71,10 +65,7 @@ mod tests {
     fn initialize_is_empty_or_an_identifier() {
         for (bytes, expected) in [
             (&b""[..], Initialize::InProgress),
-            (
-                b"7268616322854375442",
-                Initialize::Done(SystemId(7_268_616_322_854_375_442)),
-            ),
+            (b"7268616322854375442", Initialize::Done(SystemId(7_268_616_322_854_375_442))),
         ] {
             assert_eq!(Initialize::parse(bytes), Ok(expected));
             assert_eq!(expected.render(), bytes);

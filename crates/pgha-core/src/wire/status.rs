@@ -28,10 +28,9 @@ impl Status {
     pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let (document, expected) = ("znode `status`", "a JSON object with `optime`");
         match codec::read(document, expected, bytes)? {
-            Value::Number(number) if number.is_u64() => Ok(Self {
-                optime: Lsn(number.as_u64().unwrap_or_default()),
-                ..Self::default()
-            }),
+            Value::Number(number) if number.is_u64() => {
+                Ok(Self { optime: Lsn(number.as_u64().unwrap_or_default()), ..Self::default() })
+            }
             object => serde_json::from_value(object).map_err(|error| WireError {
                 document,
                 expected,

@@ -42,11 +42,7 @@ impl SyncState {
             return Ok(Self::default());
         };
         let name = |name: &str| {
-            NodeName::try_from(name).map_err(|error| WireError {
-                document,
-                expected,
-                problem: error.to_string(),
-            })
+            NodeName::try_from(name).map_err(|error| WireError { document, expected, problem: error.to_string() })
         };
         let Some(leader) = raw.leader.as_deref().filter(|leader| !leader.is_empty()) else {
             return Ok(Self::default());
@@ -101,13 +97,7 @@ mod tests {
 
     #[test]
     fn all_spellings_of_nothing_are_empty() {
-        for nothing in [
-            "",
-            "null",
-            "{}",
-            r#"{"leader":null,"sync_standby":"a"}"#,
-            r#"{"leader":""}"#,
-        ] {
+        for nothing in ["", "null", "{}", r#"{"leader":null,"sync_standby":"a"}"#, r#"{"leader":""}"#] {
             let state = SyncState::parse(nothing.as_bytes()).unwrap();
             assert!(state.is_empty(), "{nothing}");
             assert_eq!(state.render(), b"{}");
@@ -119,22 +109,12 @@ mod tests {
         let state = SyncState::parse(br#"{"leader":"Foo","quorum":null,"sync_standby":" zoo, ,Bar,"}"#).unwrap();
         assert!(state.has_standby(&name("bAr")) && state.has_standby(&name("zoo")));
         assert!(!state.has_standby(&name("foo")) && state.is_led_by(&name("foo")));
-        assert_eq!(
-            state.render(),
-            br#"{"leader":"Foo","quorum":0,"sync_standby":"Bar,zoo"}"#
-        );
+        assert_eq!(state.render(), br#"{"leader":"Foo","quorum":0,"sync_standby":"Bar,zoo"}"#);
     }
 
     #[test]
     fn garbage_is_not_the_empty_state() {
-        for garbage in [
-            "{",
-            "[]x",
-            "7",
-            "\"x\"",
-            r#"{"leader":7}"#,
-            r#"{"leader":"a","sync_standby":"b/c"}"#,
-        ] {
+        for garbage in ["{", "[]x", "7", "\"x\"", r#"{"leader":7}"#, r#"{"leader":"a","sync_standby":"b/c"}"#] {
             assert!(SyncState::parse(garbage.as_bytes()).is_err(), "{garbage}");
         }
     }

@@ -30,9 +30,7 @@ impl MemberTags {
         match self.0.get("failover_priority") {
             None | Some(Value::Null) => 1,
             Some(Value::Number(number)) if number.as_i64().is_some_and(|number| number <= 0) => 0,
-            Some(other) => codec::whole_number(other)
-                .and_then(|number| u32::try_from(number).ok())
-                .unwrap_or(1),
+            Some(other) => codec::whole_number(other).and_then(|number| u32::try_from(number).ok()).unwrap_or(1),
         }
     }
 
@@ -102,10 +100,7 @@ mod tests {
 
     #[test]
     fn configured_tags_are_written_only_when_set() {
-        let configured = Tags {
-            nosync: true,
-            ..Tags::default()
-        };
+        let configured = Tags { nosync: true, ..Tags::default() };
         assert_eq!(MemberTags::from(&configured), tags(json!({"nosync": true})));
     }
 }

@@ -49,18 +49,12 @@ fn other_znodes() {
     assert_eq!(status.optime, Lsn(67_395_656));
     golden!(Status, r#"{"optime":67395656}"#);
 
-    let sync = golden!(
-        SyncState,
-        r#"{"leader":"postgres-0","quorum":0,"sync_standby":"postgres-1,postgres-2"}"#
-    );
+    let sync = golden!(SyncState, r#"{"leader":"postgres-0","quorum":0,"sync_standby":"postgres-1,postgres-2"}"#);
     assert_eq!(sync.sync_standby, [node("postgres-1"), node("postgres-2")].into());
     golden!(SyncState, r#"{"leader":"postgres-0","quorum":0,"sync_standby":null}"#);
     golden!(SyncState, "{}");
 
-    golden!(
-        FailoverRequest,
-        r#"{"leader":"a","member":"b","scheduled_at":"2026-01-01T10:00:00+00:00"}"#
-    );
+    golden!(FailoverRequest, r#"{"leader":"a","member":"b","scheduled_at":"2026-01-01T10:00:00+00:00"}"#);
     golden!(FailoverRequest, r#"{"member":"b"}"#);
     golden!(FailoverRequest, "{}");
 
@@ -71,10 +65,7 @@ fn other_znodes() {
     assert_eq!(history.timeline(), Some(Timeline(4)));
     assert_eq!(golden!(History, "[]").timeline(), None);
 
-    golden!(
-        Failsafe,
-        r#"{"postgres-0":"http://127.0.0.1:8008/patroni","postgres-1":"http://127.0.0.1:8009/patroni"}"#
-    );
+    golden!(Failsafe, r#"{"postgres-0":"http://127.0.0.1:8008/patroni","postgres-1":"http://127.0.0.1:8009/patroni"}"#);
 
     let config = golden!(
         ClusterConfig,
@@ -97,20 +88,12 @@ fn rest_bodies() {
         PatroniStatus,
         r#"{"state":"running","role":"primary","server_version":150008,"xlog":{"location":67395656},"timeline":1}"#
     );
-    assert_eq!(
-        primary.xlog,
-        Some(Xlog::Primary {
-            location: Lsn(67_395_656)
-        })
-    );
+    assert_eq!(primary.xlog, Some(Xlog::Primary { location: Lsn(67_395_656) }));
     golden!(
         PghaStatus,
         r#"{"name":"db1","reason":"holds the lease","code":"lead","since":"2026-01-01T10:00:00+00:00","epoch":7,"lease_ms":4321,"watchdog":"armed"}"#
     );
-    golden!(
-        FailsafeBody,
-        r#"{"name":"db1","conn_url":"postgres://a/","api_url":"http://a/","slots":{"db2":5}}"#
-    );
+    golden!(FailsafeBody, r#"{"name":"db1","conn_url":"postgres://a/","api_url":"http://a/","slots":{"db2":5}}"#);
 }
 
 /// Three members, of which db2 is synchronous and db3 has said nothing of its positions.
@@ -121,30 +104,16 @@ fn three_members() -> (ClusterName, BTreeMap<NodeName, Member>, Status, SyncStat
     silent.state = MemberState::CreatingReplica;
     silent.xlog_location = Some(Lsn(0));
     silent.timeline = None;
-    let members = BTreeMap::from([
-        (node("db3"), silent),
-        (node("db1"), parse(PRIMARY)),
-        (node("db2"), parse(FULL)),
-    ]);
-    let status = Status {
-        optime: Lsn(67_419_744),
-        ..Status::default()
-    };
-    let sync = SyncState {
-        leader: Some(node("db1")),
-        quorum: 0,
-        sync_standby: [node("db2")].into(),
-    };
+    let members = BTreeMap::from([(node("db3"), silent), (node("db1"), parse(PRIMARY)), (node("db2"), parse(FULL))]);
+    let status = Status { optime: Lsn(67_419_744), ..Status::default() };
+    let sync = SyncState { leader: Some(node("db1")), quorum: 0, sync_standby: [node("db2")].into() };
     (ClusterName::try_from("demo").unwrap(), members, status, sync)
 }
 
 #[test]
 fn the_cluster_is_put_together_as_patroni_does() {
     let (scope, members, status, sync) = three_members();
-    let settings = ClusterSettings {
-        synchronous_mode: SynchronousMode::On,
-        ..ClusterSettings::default()
-    };
+    let settings = ClusterSettings { synchronous_mode: SynchronousMode::On, ..ClusterSettings::default() };
     let leader = node("db1");
     let view = ClusterView::build(&ClusterDocs {
         scope: &scope,
@@ -188,21 +157,14 @@ fn roles_follow_the_settings() {
             scope: &scope,
             members: &members,
             leader,
-            status: &Status {
-                optime: Lsn(1),
-                ..status.clone()
-            },
+            status: &Status { optime: Lsn(1), ..status.clone() },
             sync: &sync,
             failover: Some(&request),
             settings,
         })
     };
     let roles = |mode, standby_cluster| {
-        let settings = ClusterSettings {
-            synchronous_mode: mode,
-            standby_cluster,
-            ..ClusterSettings::default()
-        };
+        let settings = ClusterSettings { synchronous_mode: mode, standby_cluster, ..ClusterSettings::default() };
         let view = build(&settings, Some(&leader));
         view.members.into_iter().map(|member| member.role).collect::<Vec<_>>()
     };
@@ -210,10 +172,7 @@ fn roles_follow_the_settings() {
     assert_eq!(roles(SynchronousMode::Quorum, false), [Leader, QuorumStandby, Replica]);
     assert_eq!(roles(SynchronousMode::On, true), [StandbyLeader, Replica, Replica]);
 
-    let paused = ClusterSettings {
-        pause: true,
-        ..ClusterSettings::default()
-    };
+    let paused = ClusterSettings { pause: true, ..ClusterSettings::default() };
     let leaderless = build(&paused, None);
     assert!(leaderless.leader().is_none() && leaderless.pause);
     let former = leaderless.member("db1").unwrap();
@@ -313,16 +272,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<u64>().prop_map(Value::from),
         (-1e9..1e9).prop_map(|number: f64| json!(number)),
         "\\PC{0,8}".prop_map(Value::from),
-        prop::sample::select(vec![
-            "running",
-            "replica",
-            "db1",
-            "0/5",
-            "2026-01-01T10:00:00Z",
-            "a,b",
-            "5"
-        ])
-        .prop_map(Value::from),
+        prop::sample::select(vec!["running", "replica", "db1", "0/5", "2026-01-01T10:00:00Z", "a,b", "5"])
+            .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 48, 8, move |inner| {
         prop_oneof![

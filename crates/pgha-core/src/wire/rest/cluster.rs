@@ -98,11 +98,7 @@ impl MemberView {
     /// `host:port` of its agent, from `api_url`.
     pub fn agent(&self) -> Option<String> {
         let (host, port) = host_and_port(self.api_url.as_deref()?, 80)?;
-        Some(if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        })
+        Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
     }
 }
 

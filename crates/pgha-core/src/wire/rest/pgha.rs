@@ -25,8 +25,4 @@ pub struct PghaStatus {
     pub watchdog: String,
 }
 
-document!(
-    PghaStatus,
-    "the body of /pgha",
-    "a JSON object with `name` and `reason`"
-);
+document!(PghaStatus, "the body of /pgha", "a JSON object with `name` and `reason`");

@@ -17,23 +17,14 @@ pub struct SwitchoverBody {
     #[serde(default, deserialize_with = "name", skip_serializing_if = "Option::is_none")]
     pub leader: Option<NodeName>,
     /// Who shall lead.
-    #[serde(
-        default,
-        alias = "member",
-        deserialize_with = "name",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, alias = "member", deserialize_with = "name", skip_serializing_if = "Option::is_none")]
     pub candidate: Option<NodeName>,
     /// When, if not now; text, because a wrong time has an answer of its own (422).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<String>,
 }
 
-document!(
-    SwitchoverBody,
-    "the body of the request",
-    "a JSON object with `leader`, `candidate` and `scheduled_at`"
-);
+document!(SwitchoverBody, "the body of the request", "a JSON object with `leader`, `candidate` and `scheduled_at`");
 
 /// `POST /restart`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -73,11 +64,7 @@ pub struct ReinitializeBody {
     pub from_leader: bool,
 }
 
-document!(
-    ReinitializeBody,
-    "the body of the request",
-    "a JSON object with `force` and `from_leader`"
-);
+document!(ReinitializeBody, "the body of the request", "a JSON object with `force` and `from_leader`");
 
 /// `POST /failsafe`: a primary that has lost `ZooKeeper` asks whether it may go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,11 +80,7 @@ pub struct FailsafeBody {
     pub slots: Option<BTreeMap<String, Lsn>>,
 }
 
-document!(
-    FailsafeBody,
-    "the body of the request",
-    "a JSON object with `name`, `conn_url` and `api_url`"
-);
+document!(FailsafeBody, "the body of the request", "a JSON object with `name`, `conn_url` and `api_url`");
 
 #[expect(clippy::ref_option, reason = "the signature that serde calls")]
 fn write_seconds<S: Serializer>(length: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -120,8 +103,7 @@ fn read_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mil
 /// A name; empty text is none, as patronictl sends it.
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NodeName>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty());
-    text.map(|text| NodeName::try_from(text).map_err(serde::de::Error::custom))
-        .transpose()
+    text.map(|text| NodeName::try_from(text).map_err(serde::de::Error::custom)).transpose()
 }
 
 #[cfg(test)]
@@ -130,10 +112,7 @@ mod tests {
 
     #[test]
     fn both_names_of_the_candidate_are_read() {
-        for body in [
-            r#"{"leader":"a","candidate":"b"}"#,
-            r#"{"leader":"a","member":"b","scheduled_at":null}"#,
-        ] {
+        for body in [r#"{"leader":"a","candidate":"b"}"#, r#"{"leader":"a","member":"b","scheduled_at":null}"#] {
             let body = SwitchoverBody::parse(body.as_bytes()).unwrap();
             assert_eq!(body.render(), br#"{"leader":"a","candidate":"b"}"#);
         }
@@ -151,12 +130,7 @@ mod tests {
 
     #[test]
     fn a_timeout_is_seconds_or_has_a_unit() {
-        for (text, length) in [
-            ("30", 30_000),
-            ("\"30\"", 30_000),
-            ("\"30s\"", 30_000),
-            ("\"2min\"", 120_000),
-        ] {
+        for (text, length) in [("30", 30_000), ("\"30\"", 30_000), ("\"30s\"", 30_000), ("\"2min\"", 120_000)] {
             let body = RestartBody::parse(format!("{{\"timeout\":{text}}}").as_bytes()).unwrap();
             assert_eq!(body.timeout, Some(Millis(length)), "{text}");
         }

@@ -145,11 +145,9 @@ impl Xlog {
     pub fn furthest(&self) -> Lsn {
         match self {
             Self::Primary { location } => *location,
-            Self::Standby {
-                received_location,
-                replayed_location,
-                ..
-            } => received_location.max(replayed_location).unwrap_or_default(),
+            Self::Standby { received_location, replayed_location, .. } => {
+                received_location.max(replayed_location).unwrap_or_default()
+            }
         }
     }
 }
@@ -207,10 +205,7 @@ mod tests {
     #[test]
     fn both_names_of_the_position_are_read() {
         let read = |text: &str| PatroniStatus::parse(text.as_bytes()).unwrap().xlog.unwrap().furthest();
-        assert_eq!(
-            read(r#"{"state":"running","role":"primary","xlog":{"location":7}}"#),
-            Lsn(7)
-        );
+        assert_eq!(read(r#"{"state":"running","role":"primary","xlog":{"location":7}}"#), Lsn(7));
         assert_eq!(
             read(r#"{"state":"running","role":"replica","wal":{"received_location":null,"replayed_location":5}}"#),
             Lsn(5)
