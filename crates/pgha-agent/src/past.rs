@@ -23,6 +23,7 @@ struct Record {
     promoted_to: Option<Timeline>,
     led_in: Option<Epoch>,
     rewind_unfinished: bool,
+    unrecorded: bool,
 }
 
 impl PastFile {
@@ -39,8 +40,8 @@ impl PastFile {
 
     /// For an observation.
     pub(crate) fn view(&self, old_data_kept: bool) -> Past {
-        let Record { promoted_to, led_in, rewind_unfinished } = self.record;
-        Past { promoted_to, led_in, rewind_unfinished, old_data_kept }
+        let Record { promoted_to, led_in, rewind_unfinished, unrecorded } = self.record;
+        Past { promoted_to, led_in, unrecorded, rewind_unfinished, old_data_kept }
     }
 
     /// Before the first write can be accepted under `epoch`.
@@ -51,6 +52,14 @@ impl PastFile {
     /// After a promotion.
     pub(crate) fn promoted_to(&mut self, timeline: Timeline) -> io::Result<()> {
         self.change(|record| record.promoted_to = Some(timeline))
+    }
+
+    /// Before a cluster is made; and once it is seen on record.
+    pub(crate) fn making(&mut self, unrecorded: bool) -> io::Result<()> {
+        if self.record.unrecorded == unrecorded {
+            return Ok(());
+        }
+        self.change(|record| record.unrecorded = unrecorded)
     }
 
     /// Before `pg_rewind`; and after one that changed nothing.

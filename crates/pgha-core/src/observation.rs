@@ -325,6 +325,8 @@ pub struct Past {
     pub promoted_to: Option<Timeline>,
     /// The leadership under which it last accepted writes.
     pub led_in: Option<Epoch>,
+    /// This member made its data itself, for a cluster that it has not seen recorded: nobody can have relied on it.
+    pub unrecorded: bool,
     /// `pg_rewind` was begun and never finished.
     pub rewind_unfinished: bool,
     /// The data directory that a fresh copy replaced is still there.

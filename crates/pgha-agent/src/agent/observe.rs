@@ -133,6 +133,12 @@ impl Agent {
                 (self.context.conf.conninfo(&upstream) == *conninfo).then_some(upstream.name)
             });
         }
+        if documents.system_id == Some(heartbeat.system_id) {
+            let noted = self.context.past().making(false);
+            if let Err(error) = noted {
+                tracing::error!(%error, "cannot record that the cluster is made");
+            }
+        }
         // Which leadership it served under, whichever way it came to it.
         if let (Role::Primary(_), Some(lease)) = (&running.role, self.lease)
             && self.context.past().view(false).led_in != Some(lease.epoch)

@@ -106,7 +106,10 @@ impl Agent {
             leads,
             lease: self.lease,
             epoch: leader.map(|cluster| cluster.epoch.epoch),
-            writable: matches!(seen.heartbeat.as_ref().map(|it| &it.role), Some(RoleSeen::Primary(_))) && !ending,
+            writable: matches!(seen.heartbeat.as_ref().map(|it| &it.role), Some(RoleSeen::Primary(_)))
+                && !ending
+                // Until the cluster is on record, another may still make it.
+                && documents.system_id.is_some(),
             running: seen.heartbeat.is_some(),
             reason: self.reason.clone(),
             watchdog: watchdog_word(self.watchdog.state(), config.watchdog.mode),

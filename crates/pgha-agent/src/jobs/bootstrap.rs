@@ -13,6 +13,7 @@ pub(crate) async fn bootstrap(context: Arc<Context>) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
     let new = context.new_data_dir();
     files::remove(&new).map_err(JobError::file(&new))?;
+    context.past().making(true).map_err(JobError::failed("recording that a cluster is being made"))?;
     initdb(&context, &new).await?;
     if data_dir.exists() {
         // Empty, or the decision would have been another.

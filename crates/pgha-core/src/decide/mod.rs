@@ -242,7 +242,7 @@ fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>
 }
 
 /// Data of another cluster, or data that cannot be read: hands off.
-fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
+fn wrong_cluster<'a>(mut view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
     use crate::observation::Initialize;
     let mine = match &view.obs.postgres {
         Postgres::Stopped(control) => Some(control.system_id),
@@ -264,7 +264,15 @@ fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision,
             actions.push(Action::Fence);
         }
         release(&mut actions);
-        return Break(view.say(Reason::SystemIdMismatch { mine, cluster: theirs }, actions));
+        if !view.obs.past.unrecorded {
+            return Break(view.say(Reason::SystemIdMismatch { mine, cluster: theirs }, actions));
+        }
+        // Two members began to make the cluster, and the other one finished.
+        let led = cluster.leader.as_ref().is_some_and(|leader| leader.name != *view.me());
+        if !actions.is_empty() || !led {
+            return Break(view.say(Reason::WaitingForCluster, actions));
+        }
+        view.memory.clone_ordered = true;
     }
     if let Postgres::Unusable(why) = &view.obs.postgres
         && !view.memory.clone_ordered
