@@ -73,11 +73,7 @@ impl Client {
     pub fn new(address: &str) -> Result<Self, ClientError> {
         let (host, port) = split_host_port(address).ok_or_else(|| ClientError::Address(address.to_owned()))?;
         Ok(Self {
-            address: Address {
-                text: address.to_owned(),
-                host: host.to_owned(),
-                port,
-            },
+            address: Address { text: address.to_owned(), host: host.to_owned(), port },
             authorization: None,
             deadlines: Deadlines::default(),
         })
@@ -87,12 +83,10 @@ impl Client {
     #[must_use]
     pub fn with_credentials(mut self, username: &str, password: &str) -> Self {
         let encoded = STANDARD.encode(format!("{username}:{password}"));
-        self.authorization = HeaderValue::from_str(&format!("Basic {encoded}"))
-            .ok()
-            .map(|mut value| {
-                value.set_sensitive(true);
-                value
-            });
+        self.authorization = HeaderValue::from_str(&format!("Basic {encoded}")).ok().map(|mut value| {
+            value.set_sensitive(true);
+            value
+        });
         self
     }
 
@@ -182,17 +176,11 @@ impl Client {
 
     async fn ask(&self, path: &str, body: Vec<u8>, within: Duration) -> Result<Answer, ClientError> {
         let reply = self.call(Method::POST, path, body.into(), within).await?;
-        Ok(Answer {
-            status: reply.status,
-            text: text(&reply.body),
-        })
+        Ok(Answer { status: reply.status, text: text(&reply.body) })
     }
 
     fn parsed<T>(&self, reply: &Reply, parse: fn(&[u8]) -> Result<T, WireError>) -> Result<T, ClientError> {
-        parse(&reply.body).map_err(|source| ClientError::Body {
-            address: self.address.text.clone(),
-            source,
-        })
+        parse(&reply.body).map_err(|source| ClientError::Body { address: self.address.text.clone(), source })
     }
 
     /// Sends, and takes any status but 2xx for a refusal.
@@ -239,7 +227,5 @@ impl Client {
 fn text(body: &[u8]) -> String {
     let shown = String::from_utf8_lossy(body);
     let plain = shown.trim().chars().take(1000);
-    plain
-        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
-        .collect()
+    plain.map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }

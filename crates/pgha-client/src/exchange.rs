@@ -40,38 +40,27 @@ pub(crate) async fn exchange(
 ) -> Result<Reply, ClientError> {
     let end = Instant::now() + within;
     let stream = connect(address, connect_within.min(within)).await?;
-    timeout_at(end, talk(address, name, request, stream))
-        .await
-        .map_err(|_| ClientError::Timeout {
-            address: address.text.clone(),
-            request: name.to_owned(),
-            after: within,
-        })?
+    timeout_at(end, talk(address, name, request, stream)).await.map_err(|_| ClientError::Timeout {
+        address: address.text.clone(),
+        request: name.to_owned(),
+        after: within,
+    })?
 }
 
 async fn connect(address: &Address, within: Duration) -> Result<TcpStream, ClientError> {
     let resolve_and_connect = async {
         let resolved = lookup_host((address.host.as_str(), address.port)).await;
-        let found: Vec<_> = resolved
-            .map_err(|source| ClientError::Resolve {
-                address: address.text.clone(),
-                source,
-            })?
-            .collect();
+        let found: Vec<_> =
+            resolved.map_err(|source| ClientError::Resolve { address: address.text.clone(), source })?.collect();
         TcpStream::connect(found.as_slice())
             .await
-            .map_err(|source| ClientError::Connect {
-                address: address.text.clone(),
-                source,
-            })
+            .map_err(|source| ClientError::Connect { address: address.text.clone(), source })
     };
-    timeout(within, resolve_and_connect)
-        .await
-        .map_err(|_| ClientError::ConnectTimeout {
-            address: address.text.clone(),
-            port: address.port,
-            after: within,
-        })?
+    timeout(within, resolve_and_connect).await.map_err(|_| ClientError::ConnectTimeout {
+        address: address.text.clone(),
+        port: address.port,
+        after: within,
+    })?
 }
 
 async fn talk(
@@ -85,9 +74,7 @@ async fn talk(
         request: name.to_owned(),
         cause: with_sources(error),
     };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| broken(&error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     // Drives the connection; is aborted with the set when the deadline drops this future.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
@@ -96,19 +83,12 @@ async fn talk(
     let body = Limited::new(response.into_body(), LIMIT).collect().await;
     let body = body.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            ClientError::TooLarge {
-                address: address.text.clone(),
-                request: name.to_owned(),
-                limit: LIMIT,
-            }
+            ClientError::TooLarge { address: address.text.clone(), request: name.to_owned(), limit: LIMIT }
         } else {
             broken(error.as_ref())
         }
     })?;
-    Ok(Reply {
-        status,
-        body: body.to_bytes(),
-    })
+    Ok(Reply { status, body: body.to_bytes() })
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {

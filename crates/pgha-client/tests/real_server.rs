@@ -54,27 +54,18 @@ async fn serve(answer: impl Into<Vec<u8>>) -> (Client, oneshot::Receiver<String>
 }
 
 fn http(status: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 #[tokio::test]
 async fn documents_are_read() {
-    let (client, request) = serve(http(
-        "200 OK",
-        r#"{"state":"running","role":"primary","xlog":{"location":7}}"#,
-    ))
-    .await;
+    let (client, request) =
+        serve(http("200 OK", r#"{"state":"running","role":"primary","xlog":{"location":7}}"#)).await;
     let status = client.with_credentials("u", "p").status().await.unwrap();
     assert_eq!(status.state.as_str(), "running");
     let request = request.await.unwrap();
     assert!(request.starts_with("GET /patroni HTTP/1.1\r\n"), "{request}");
-    assert!(
-        !request.contains("authorization"),
-        "a password was sent without need: {request}"
-    );
+    assert!(!request.contains("authorization"), "a password was sent without need: {request}");
 }
 
 #[tokio::test]
@@ -89,35 +80,22 @@ async fn patronis_bare_answers_are_read() {
 async fn changes_carry_the_password_and_the_body() {
     let (client, request) = serve(http("200 OK", r#"{"pause":true}"#)).await;
     let patch = json!({"pause": true});
-    let config = client
-        .with_credentials("admin", "secret")
-        .patch_config(patch.as_object().unwrap())
-        .await
-        .unwrap();
+    let config = client.with_credentials("admin", "secret").patch_config(patch.as_object().unwrap()).await.unwrap();
     assert!(config.settings().pause);
     let request = request.await.unwrap();
     assert!(request.starts_with("PATCH /config HTTP/1.1\r\n"), "{request}");
-    assert!(
-        request.contains("authorization: Basic YWRtaW46c2VjcmV0\r\n"),
-        "{request}"
-    );
+    assert!(request.contains("authorization: Basic YWRtaW46c2VjcmV0\r\n"), "{request}");
     assert!(request.ends_with("\r\n\r\n{\"pause\":true}"), "{request}");
 }
 
 #[tokio::test]
 async fn a_refusal_carries_the_agents_words() {
-    let (client, _request) = serve(http(
-        "412 Precondition Failed",
-        "switchover is not possible: no candidate\n",
-    ))
-    .await;
+    let (client, _request) = serve(http("412 Precondition Failed", "switchover is not possible: no candidate\n")).await;
     let error = client.switchover(&SwitchoverBody::default()).await.unwrap_err();
     assert_eq!(error.status(), Some(412));
     assert!(!error.was_not_sent());
     assert!(
-        error
-            .to_string()
-            .ends_with("answered POST /switchover with 412: switchover is not possible: no candidate"),
+        error.to_string().ends_with("answered POST /switchover with 412: switchover is not possible: no candidate"),
         "{error}"
     );
     let (client, _request) = serve(http("401 Unauthorized", "no auth header received")).await;
@@ -139,10 +117,7 @@ async fn nobody_listens() {
 async fn the_name_is_unknown() {
     let client = Client::new("no-such-host.invalid:8008").unwrap();
     let error = client.status().await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::Resolve { .. } | ClientError::ConnectTimeout { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::Resolve { .. } | ClientError::ConnectTimeout { .. }), "{error}");
     assert!(error.was_not_sent());
 }
 
@@ -178,21 +153,14 @@ async fn an_agent_that_drips_is_given_up_in_time() {
 
 #[tokio::test]
 async fn garbage_is_told_apart() {
-    for nonsense in [
-        "SSH-2.0-OpenSSH_9.2\r\n",
-        "",
-        "HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"members\"",
-        "\u{15}\u{3}\u{1}",
-    ] {
+    for nonsense in
+        ["SSH-2.0-OpenSSH_9.2\r\n", "", "HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"members\"", "\u{15}\u{3}\u{1}"]
+    {
         let (client, _request) = serve(nonsense).await;
         let error = client.cluster().await.unwrap_err();
         assert!(matches!(error, ClientError::Broken { .. }), "{nonsense:?}: {error}");
     }
-    for (body, expected) in [
-        ("<html>", "the body of /cluster"),
-        ("{}", "members"),
-        ("[]", "/cluster"),
-    ] {
+    for (body, expected) in [("<html>", "the body of /cluster"), ("{}", "members"), ("[]", "/cluster")] {
         let (client, _request) = serve(http("200 OK", body)).await;
         let error = client.cluster().await.unwrap_err();
         assert!(matches!(error, ClientError::Body { .. }), "{body}: {error}");
@@ -202,17 +170,11 @@ async fn garbage_is_told_apart() {
 
 #[tokio::test]
 async fn an_endless_answer_is_cut() {
-    let announced = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: 3000000\r\n\r\n{}",
-        "x".repeat(3_000_000)
-    );
+    let announced = format!("HTTP/1.1 200 OK\r\ncontent-length: 3000000\r\n\r\n{}", "x".repeat(3_000_000));
     let unannounced = format!("HTTP/1.0 200 OK\r\n\r\n{}", "x".repeat(3_000_000));
     for answer in [announced, unannounced] {
         let (client, _request) = serve(answer).await;
-        let deadlines = Deadlines {
-            read: Duration::from_secs(20),
-            ..QUICK
-        };
+        let deadlines = Deadlines { read: Duration::from_secs(20), ..QUICK };
         let error = client.with_deadlines(deadlines).status().await.unwrap_err();
         assert!(matches!(error, ClientError::TooLarge { .. }), "{error}");
     }

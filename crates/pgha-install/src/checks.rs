@@ -11,11 +11,7 @@ use crate::programs::Programs;
 use crate::role::units;
 
 /// Distributions that are supported: `ID`, `VERSION_ID`, and whether they come with PostgreSQL 15.
-const SUPPORTED: &[(&str, &str, bool)] = &[
-    ("debian", "12", true),
-    ("debian", "13", false),
-    ("ubuntu", "24.04", false),
-];
+const SUPPORTED: &[(&str, &str, bool)] = &[("debian", "12", true), ("debian", "13", false), ("ubuntu", "24.04", false)];
 const SUPPORTED_TEXT: &str = "Debian 12, and with packages from apt.postgresql.org Debian 13 and Ubuntu 24.04";
 /// Free space that an installation needs below /var before the database holds a byte, in KiB.
 const DISK_NEEDED: u64 = 2 * 1024 * 1024;
@@ -46,22 +42,15 @@ pub struct Findings {
 
 impl Findings {
     fn refuse(&mut self, host: &Host, what: impl Into<String>, help: impl Into<String>) {
-        self.refusals.push(Refusal {
-            host: Some(host.name.to_string()),
-            what: what.into(),
-            help: help.into(),
-        });
+        self.refusals.push(Refusal { host: Some(host.name.to_string()), what: what.into(), help: help.into() });
     }
 }
 
 /// Judges the facts of all hosts.
 pub fn judge(cluster: &Cluster, programs: &Programs, facts: &BTreeMap<String, Facts>) -> Findings {
     let mut findings = Findings::default();
-    let known: Vec<(&Host, &Facts)> = cluster
-        .hosts
-        .iter()
-        .filter_map(|host| facts.get(host.name.as_str()).map(|facts| (host, facts)))
-        .collect();
+    let known: Vec<(&Host, &Facts)> =
+        cluster.hosts.iter().filter_map(|host| facts.get(host.name.as_str()).map(|facts| (host, facts))).collect();
     for (host, facts) in &known {
         if !facts.root {
             findings.refuse(
@@ -82,14 +71,9 @@ pub fn judge(cluster: &Cluster, programs: &Programs, facts: &BTreeMap<String, Fa
 }
 
 fn distribution(host: &Host, facts: &Facts, findings: &mut Findings) {
-    let name = if facts.os_name.is_empty() {
-        "an unknown system"
-    } else {
-        &facts.os_name
-    };
-    let Some((_, _, native)) = SUPPORTED
-        .iter()
-        .find(|(id, version, _)| (*id, *version) == (facts.os.as_str(), facts.os_version.as_str()))
+    let name = if facts.os_name.is_empty() { "an unknown system" } else { &facts.os_name };
+    let Some((_, _, native)) =
+        SUPPORTED.iter().find(|(id, version, _)| (*id, *version) == (facts.os.as_str(), facts.os_version.as_str()))
     else {
         let why = match (facts.os.as_str(), facts.os_version.as_str()) {
             ("debian", "11") | ("ubuntu", "22.04") => {
@@ -97,19 +81,11 @@ fn distribution(host: &Host, facts: &Facts, findings: &mut Findings) {
             }
             _ => "",
         };
-        findings.refuse(
-            host,
-            format!("{name} is not supported{why}"),
-            format!("supported: {SUPPORTED_TEXT}"),
-        );
+        findings.refuse(host, format!("{name} is not supported{why}"), format!("supported: {SUPPORTED_TEXT}"));
         return;
     };
     if !facts.systemd {
-        findings.refuse(
-            host,
-            "systemd does not run this host",
-            "boot it with systemd as its first process",
-        );
+        findings.refuse(host, "systemd does not run this host", "boot it with systemd as its first process");
     }
     let installed = facts.packages.contains_key("postgresql-15");
     if host.has(Role::Postgres) && !native && !installed && !facts.candidates.contains_key("postgresql-15") {
@@ -135,14 +111,9 @@ fn machine(host: &Host, facts: &Facts, programs: &Programs, findings: &mut Findi
 }
 
 fn disk(host: &Host, facts: &Facts, findings: &mut Findings) {
-    let installed = !facts.packages.is_empty() && facts.candidates.is_empty();
     for disk in &facts.disks {
         // Packages go below /var and /usr, most often one disk; elsewhere only the first megabytes are ours.
-        let needed = if installed || disk.path != "/var" {
-            DISK_SPARE
-        } else {
-            DISK_NEEDED
-        };
+        let needed = if facts.missing.is_empty() || disk.path != "/var" { DISK_SPARE } else { DISK_NEEDED };
         if disk.free < needed {
             findings.refuse(
                 host,
@@ -192,11 +163,7 @@ fn ports(cluster: &Cluster, host: &Host, facts: &Facts, findings: &mut Findings)
                 format!(
                     "port {port} is in use by {} ({})",
                     listener.process,
-                    if listener.unit.is_empty() {
-                        &listener.address
-                    } else {
-                        &listener.unit
-                    }
+                    if listener.unit.is_empty() { &listener.address } else { &listener.unit }
                 ),
                 format!("{unit} needs it: stop the other one, or choose another port in the inventory"),
             );
@@ -258,12 +225,7 @@ fn clocks(known: &[(&Host, &Facts)], findings: &mut Findings) {
         if apart > SKEW_LIMIT_MS {
             findings.refuse(
                 fast,
-                format!(
-                    "its clock is {}.{} s ahead of {}'s",
-                    apart / 1000,
-                    apart % 1000 / 100,
-                    slow.name
-                ),
+                format!("its clock is {}.{} s ahead of {}'s", apart / 1000, apart % 1000 / 100, slow.name),
                 "set the clocks, best by a time service: apt-get install chrony",
             );
         }
@@ -272,6 +234,8 @@ fn clocks(known: &[(&Host, &Facts)], findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::facts::{DiskFact, ListenerFact};
     use crate::inventory;
@@ -291,11 +255,9 @@ mod tests {
             root: true,
             systemd: true,
             softdog: true,
-            disks: vec![DiskFact {
-                path: "/var".to_owned(),
-                free: 9 * DISK_NEEDED,
-                target: "/".to_owned(),
-            }],
+            packages: BTreeMap::from([("locales".to_owned(), "2.36".to_owned())]),
+            missing: BTreeSet::from(["postgresql-15".to_owned()]),
+            disks: vec![DiskFact { path: "/var".to_owned(), free: 9 * DISK_NEEDED, target: "/".to_owned() }],
             ..Facts::default()
         }
     }
@@ -303,11 +265,8 @@ mod tests {
     /// What is found when the facts of host `a` are changed.
     fn found(change: impl FnOnce(&mut Facts)) -> Vec<String> {
         let cluster = inventory::parse("t", INVENTORY).unwrap();
-        let programs = Programs {
-            agent: Content::new(Vec::new()),
-            pghactl: Content::new(Vec::new()),
-            machine: Some("x86_64"),
-        };
+        let programs =
+            Programs { agent: Content::new(Vec::new()), pghactl: Content::new(Vec::new()), machine: Some("x86_64") };
         let mut facts = BTreeMap::from([("a".to_owned(), good("a")), ("b".to_owned(), good("b"))]);
         change(facts.get_mut("a").unwrap());
         let findings = judge(&cluster, &programs, &facts);
@@ -327,21 +286,12 @@ mod tests {
         let cases: [Case; 11] = [
             (|facts| facts.os_version = "11".to_owned(), "too old"),
             (|facts| facts.os = "fedora".to_owned(), "is not supported"),
-            (
-                |facts| facts.os_version = "13".to_owned(),
-                "does not come with postgresql-15",
-            ),
+            (|facts| facts.os_version = "13".to_owned(), "does not come with postgresql-15"),
             (|facts| facts.machine = "aarch64".to_owned(), "is built for x86_64"),
-            (
-                |facts| facts.disks[0].free = 1024,
-                "disk too full: /var needs 2048 MiB, and 1 MiB",
-            ),
+            (|facts| facts.disks[0].free = 1024, "disk too full: /var needs 2048 MiB, and 1 MiB"),
             (|facts| facts.machine_id = "id-b".to_owned(), "the same machine-id"),
             (|facts| facts.hostname = "b".to_owned(), "the same host name"),
-            (
-                |facts| facts.clock_ahead_ms = 90_500,
-                "its clock is 90.5 s ahead of b's",
-            ),
+            (|facts| facts.clock_ahead_ms = 90_500, "its clock is 90.5 s ahead of b's"),
             (|facts| facts.root = false, "is not root"),
             (|facts| facts.systemd = false, "systemd does not run"),
             (

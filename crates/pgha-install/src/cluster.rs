@@ -137,11 +137,7 @@ impl Host {
 
 /// `address:port`; an IPv6 address gets its brackets.
 pub fn endpoint(address: &str, port: u16) -> String {
-    if address.contains(':') {
-        format!("[{address}]:{port}")
-    } else {
-        format!("{address}:{port}")
-    }
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
 impl Cluster {

@@ -64,10 +64,7 @@ mod tests {
     #[test]
     fn changed_lines_are_shown_with_their_neighbours() {
         assert_eq!(lines("a\nb\nc\nd\n", "a\nb\nx\nd\n"), [" b", "-c", "+x", " d"]);
-        assert_eq!(
-            lines("a\nb\nc\nd\ne\nf\n", "A\nb\nc\nd\ne\nF\n"),
-            ["-a", "+A", " b", " …", " e", "-f", "+F"]
-        );
+        assert_eq!(lines("a\nb\nc\nd\ne\nf\n", "A\nb\nc\nd\ne\nF\n"), ["-a", "+A", " b", " …", " e", "-f", "+F"]);
         assert_eq!(lines("", "a\n"), ["+a"]);
         assert!(lines("a\n", "a\n").is_empty());
     }

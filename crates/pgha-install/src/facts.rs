@@ -77,7 +77,9 @@ pub struct Facts {
     pub units: BTreeMap<String, UnitFact>,
     /// Versions of the packages that are installed, of those asked for.
     pub packages: BTreeMap<String, String>,
-    /// Versions that could be installed of packages that are not.
+    /// Packages that are not installed, of those asked for.
+    pub missing: BTreeSet<String>,
+    /// Versions that could be installed of packages that are not; a host without package lists knows none.
     pub candidates: BTreeMap<String, String>,
     /// TCP listeners.
     pub listeners: Vec<ListenerFact>,
@@ -180,11 +182,7 @@ impl Probes {
         list("packages", &self.packages);
         list("users", &self.users);
         list("conffiles", &self.conffiles);
-        let _infallible = writeln!(
-            script,
-            "port={}",
-            self.port.map(|port| port.to_string()).unwrap_or_default()
-        );
+        let _infallible = writeln!(script, "port={}", self.port.map(|port| port.to_string()).unwrap_or_default());
         script + SCRIPT
     }
 }
@@ -192,13 +190,9 @@ impl Probes {
 /// Asks a host.
 pub async fn gather(session: &Session, probes: &Probes) -> Result<Facts, FactsError> {
     let asked_at = SystemTime::now();
-    let output = session
-        .run("exec /bin/sh -s", probes.script().as_bytes(), PATIENCE)
-        .await?;
-    Facts::read(&output.stdout, asked_at).ok_or_else(|| FactsError::Cut {
-        status: output.status,
-        said: output.complaint(),
-    })
+    let output = session.run("exec /bin/sh -s", probes.script().as_bytes(), PATIENCE).await?;
+    Facts::read(&output.stdout, asked_at)
+        .ok_or_else(|| FactsError::Cut { status: output.status, said: output.complaint() })
 }
 
 impl Facts {
@@ -255,10 +249,8 @@ impl Facts {
                 }
                 ["sum", path, sum] => (*sum).clone_into(&mut facts.file(path).sum),
                 ["text", path, encoded] => {
-                    facts.file(path).text = STANDARD
-                        .decode(encoded)
-                        .ok()
-                        .and_then(|bytes| String::from_utf8(bytes).ok());
+                    facts.file(path).text =
+                        STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
                 }
                 ["pristine", path] => _ = facts.pristine.insert((*path).to_owned()),
                 ["unit", line] => match line.split_once('=') {
@@ -272,6 +264,7 @@ impl Facts {
                 ["package", name, version] => {
                     facts.packages.insert((*name).to_owned(), (*version).to_owned());
                 }
+                ["missing", name] => _ = facts.missing.insert((*name).to_owned()),
                 ["policy", line] => match (line.strip_suffix(':'), line.trim().strip_prefix("Candidate: ")) {
                     (Some(name), _) if !line.starts_with(' ') => name.clone_into(&mut policy),
                     (_, Some(version)) if version != "(none)" => {
@@ -311,9 +304,7 @@ impl Facts {
 
     /// Whether a unit runs.
     pub fn runs(&self, unit: &str) -> bool {
-        self.units
-            .get(unit)
-            .is_some_and(|unit| matches!(unit.active.as_str(), "active" | "reloading"))
+        self.units.get(unit).is_some_and(|unit| matches!(unit.active.as_str(), "active" | "reloading"))
     }
 
     fn file(&mut self, path: &str) -> &mut FileFact {
@@ -404,10 +395,7 @@ mod tests {
     fn the_script_is_a_shell_script() {
         let mut probes = Probes::default();
         probes.files.insert("/etc/hostname".to_owned());
-        let status = std::process::Command::new("sh")
-            .args(["-n", "-c", &probes.script()])
-            .status()
-            .unwrap();
+        let status = std::process::Command::new("sh").args(["-n", "-c", &probes.script()]).status().unwrap();
         assert!(status.success());
     }
 }

@@ -52,6 +52,7 @@ for package in $packages; do
     state=$(dpkg-query -W -f='${db:Status-Status} ${Version}' "$package" 2>/dev/null)
     case $state in "installed "*) say package "$package" "${state#installed }" ;; *) missing="$missing $package" ;; esac
 done
+for package in $missing; do say missing "$package"; done
 [ -n "$missing" ] && apt-cache policy $missing 2>/dev/null | while IFS= read -r line; do say policy "$line"; done
 
 ss -Hltnp 2>/dev/null | while read -r _ _ _ local _ process; do

@@ -43,15 +43,9 @@ fn main() -> ExitCode {
 }
 
 fn prepare(cli: &Cli) -> Result<Wanted, Early> {
-    let early = |code: u8, error: &dyn std::fmt::Display| Early {
-        code,
-        message: format!("error: {error}"),
-    };
+    let early = |code: u8, error: &dyn std::fmt::Display| Early { code, message: format!("error: {error}") };
     // A report of what is wrong with the inventory draws its own heads.
-    let cluster = inventory::load(&cli.inventory).map_err(|error| Early {
-        code: USAGE,
-        message: error.to_string(),
-    })?;
+    let cluster = inventory::load(&cli.inventory).map_err(|error| Early { code: USAGE, message: error.to_string() })?;
     let programs = Programs::load(cli.agent_binary.as_deref(), cli.pghactl_binary.as_deref())
         .map_err(|error| early(USAGE, &error))?;
     Ok(Wanted {
@@ -64,24 +58,15 @@ fn prepare(cli: &Cli) -> Result<Wanted, Early> {
 }
 
 fn start(cli: &Cli, wanted: &Wanted) -> Result<u8, Early> {
-    let failed = |message: String| Early {
-        code: FAILED,
-        message: format!("error: {message}"),
-    };
+    let failed = |message: String| Early { code: FAILED, message: format!("error: {message}") };
     let file = wanted
         .cluster
         .known_hosts
         .clone()
         .or_else(known_hosts::default_path)
         .ok_or_else(|| failed("HOME is not set: name a file in ssh.known_hosts of the inventory".to_owned()))?;
-    let options = Options {
-        plan_only: cli.plan,
-        trust: Trust {
-            file,
-            accept_unknown: cli.accept_host_key,
-        },
-        owner: owner(),
-    };
+    let options =
+        Options { plan_only: cli.plan, trust: Trust { file, accept_unknown: cli.accept_host_key }, owner: owner() };
     let hosts: Vec<String> = wanted.cluster.hosts.iter().map(|host| host.name.to_string()).collect();
     let reporter = Reporter::new(cli.json, &hosts);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(error.to_string()))?;
@@ -97,14 +82,10 @@ fn start(cli: &Cli, wanted: &Wanted) -> Result<u8, Early> {
 /// Who runs this, as another run will read it in the lock.
 fn owner() -> String {
     let plain = |text: String| -> String {
-        text.chars()
-            .filter(|char| char.is_ascii_alphanumeric() || "-._".contains(*char))
-            .collect()
+        text.chars().filter(|char| char.is_ascii_alphanumeric() || "-._".contains(*char)).collect()
     };
-    let user = ["USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok())
-        .unwrap_or_else(|| "somebody".to_owned());
+    let user =
+        ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_else(|| "somebody".to_owned());
     let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
     format!("{}@{}", plain(user), plain(host))
 }

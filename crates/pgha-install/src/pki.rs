@@ -62,10 +62,7 @@ impl Pki {
     /// Reads the directory beside `inventory` and makes what it lacks. Nothing is written before [`Pki::save`].
     pub fn load(inventory: &Path, cluster: &Cluster) -> Result<Self, PkiError> {
         let directory = inventory.with_extension("pki");
-        let crypto = |source| PkiError::Crypto {
-            path: directory.clone(),
-            source,
-        };
+        let crypto = |source| PkiError::Crypto { path: directory.clone(), source };
         let mut incomplete_on_disk = false;
         let ca = if let Some(pair) = Pair::read(&directory, "ca")? {
             pair
@@ -88,12 +85,7 @@ impl Pki {
             };
             hosts.insert(name, pair);
         }
-        Ok(Self {
-            directory,
-            ca,
-            hosts,
-            incomplete_on_disk,
-        })
+        Ok(Self { directory, ca, hosts, incomplete_on_disk })
     }
 
     /// Writes what the directory lacks.
@@ -103,15 +95,8 @@ impl Pki {
         if !self.incomplete_on_disk {
             return Ok(());
         }
-        let io = |source| PkiError::Io {
-            path: self.directory.clone(),
-            source,
-        };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(io)?;
+        let io = |source| PkiError::Io { path: self.directory.clone(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(io)?;
         let authority = std::iter::once(("ca", &self.ca));
         for (name, pair) in authority.chain(self.hosts.iter().map(|(name, pair)| (name.as_str(), pair))) {
             write_private(&self.directory.join(format!("{name}.key")), pair.key.as_bytes()).map_err(io)?;
@@ -141,9 +126,7 @@ impl Pair {
                 Err(source) => Err(PkiError::Io { path, source }),
             }
         };
-        Ok(read("crt")?
-            .zip(read("key")?)
-            .map(|(certificate, key)| Self { certificate, key }))
+        Ok(read("crt")?.zip(read("key")?).map(|(certificate, key)| Self { certificate, key }))
     }
 }
 
@@ -155,25 +138,16 @@ fn label(host: &Host) -> String {
 fn authority(cluster: &str) -> Result<Pair, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("pgha {cluster}"));
+    params.distinguished_name.push(DnType::CommonName, format!("pgha {cluster}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2050, 1, 1));
-    Ok(Pair {
-        certificate: params.self_signed(&key)?.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(Pair { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
 }
 
 fn certify(host: &Host, issuer: &Issuer<'_, KeyPair>) -> Result<Pair, rcgen::Error> {
     let key = KeyPair::generate()?;
-    let mut names = vec![
-        host.name.to_string(),
-        host.address.clone(),
-        host.cluster_address.clone(),
-    ];
+    let mut names = vec![host.name.to_string(), host.address.clone(), host.cluster_address.clone()];
     names.sort();
     names.dedup();
     let mut params = CertificateParams::new(names.clone())?;
@@ -181,16 +155,11 @@ fn certify(host: &Host, issuer: &Issuer<'_, KeyPair>) -> Result<Pair, rcgen::Err
     for name in names.into_iter().filter(|name| name.parse::<IpAddr>().is_ok()) {
         params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
     }
-    params
-        .distinguished_name
-        .push(DnType::CommonName, host.name.to_string());
+    params.distinguished_name.push(DnType::CommonName, host.name.to_string());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2050, 1, 1));
-    Ok(Pair {
-        certificate: label(host) + &params.signed_by(&key, issuer)?.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(Pair { certificate: label(host) + &params.signed_by(&key, issuer)?.pem(), key: key.serialize_pem() })
 }
 
 #[cfg(test)]

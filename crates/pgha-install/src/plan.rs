@@ -58,18 +58,10 @@ impl HostPlan {
             if let Some(change) = step.resource.diff(facts, &before) {
                 let id = step.resource.id();
                 before.insert(id.clone());
-                items.push(Item {
-                    phase: step.phase,
-                    id,
-                    change,
-                    journal: step.resource.journal().map(str::to_owned),
-                });
+                items.push(Item { phase: step.phase, id, change, journal: step.resource.journal().map(str::to_owned) });
             }
         }
-        Ok(Self {
-            host: host.name.to_string(),
-            items,
-        })
+        Ok(Self { host: host.name.to_string(), items })
     }
 
     /// What belongs to one phase.
@@ -90,18 +82,8 @@ impl DatabasePlan {
         let has_role = |name: &str| primary.is_some_and(|facts| facts.roles.contains(name));
         let has_database = |name: &str| primary.is_some_and(|facts| facts.databases.contains(name));
         Self {
-            owners: cluster
-                .owners()
-                .into_iter()
-                .filter(|owner| !has_role(owner))
-                .map(str::to_owned)
-                .collect(),
-            databases: cluster
-                .databases
-                .iter()
-                .filter(|database| !has_database(&database.name))
-                .cloned()
-                .collect(),
+            owners: cluster.owners().into_iter().filter(|owner| !has_role(owner)).map(str::to_owned).collect(),
+            databases: cluster.databases.iter().filter(|database| !has_database(&database.name)).cloned().collect(),
         }
     }
 

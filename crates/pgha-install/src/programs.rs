@@ -63,20 +63,13 @@ impl Programs {
         if machine != other {
             return Err(ProgramError::Mixed);
         }
-        Ok(Self {
-            agent,
-            pghactl,
-            machine,
-        })
+        Ok(Self { agent, pghactl, machine })
     }
 }
 
 fn read(path: &Path, flag: &'static str) -> Result<(Content, Option<&'static str>), ProgramError> {
-    let bytes = std::fs::read(path).map_err(|source| ProgramError::Unreadable {
-        path: path.to_owned(),
-        flag,
-        source,
-    })?;
+    let bytes =
+        std::fs::read(path).map_err(|source| ProgramError::Unreadable { path: path.to_owned(), flag, source })?;
     if !bytes.starts_with(b"\x7fELF") {
         return Err(ProgramError::Foreign { path: path.to_owned() });
     }

@@ -44,12 +44,7 @@ impl Remote<'_> {
     /// A failure on this host.
     pub(crate) fn failure(&self, step: impl Into<String>, cause: impl Into<String>) -> Failure {
         let cause = cause.into();
-        Failure {
-            host: Some(self.name()),
-            step: step.into(),
-            hint: hint(&cause),
-            cause,
-        }
+        Failure { host: Some(self.name()), step: step.into(), hint: hint(&cause), cause }
     }
 
     /// A connection that failed.
@@ -63,10 +58,7 @@ impl Remote<'_> {
     }
 
     async fn run(&self, step: &str, script: &str, input: &[u8], patience: Duration) -> Result<Output, Failure> {
-        self.session
-            .run(script, input, patience)
-            .await
-            .map_err(|error| self.broken(step, &error))
+        self.session.run(script, input, patience).await.map_err(|error| self.broken(step, &error))
     }
 
     /// Takes the host's lock, which ends with the connection.
@@ -187,21 +179,13 @@ impl Remote<'_> {
         secrets: &Secrets,
     ) -> Result<(), Failure> {
         let step = "make roles and databases";
-        let sql = sql(plan, |owner| {
-            postgres_protocol::password::scram_sha_256(secrets.of_owner(owner).as_bytes())
-        });
+        let sql = sql(plan, |owner| postgres_protocol::password::scram_sha_256(secrets.of_owner(owner).as_bytes()));
         let script = format!(
             "runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 -h /var/run/postgresql -p {} -d postgres",
             cluster.port
         );
-        let output = self
-            .run(step, &script, sql.as_bytes(), Duration::from_secs(120))
-            .await?;
-        if output.ok() {
-            Ok(())
-        } else {
-            Err(self.failure(step, output.complaint()))
-        }
+        let output = self.run(step, &script, sql.as_bytes(), Duration::from_secs(120)).await?;
+        if output.ok() { Ok(()) } else { Err(self.failure(step, output.complaint())) }
     }
 
     /// Asks through a balancer, as an application would, whether the server behind it is a standby.
@@ -230,9 +214,7 @@ impl Remote<'_> {
             quote(&target)
         );
         let input = format!("{}\n", secrets.of_owner(&database.owner));
-        let output = self
-            .run(&step, &script, input.as_bytes(), Duration::from_secs(90))
-            .await?;
+        let output = self.run(&step, &script, input.as_bytes(), Duration::from_secs(90)).await?;
         match (output.ok(), output.stdout.trim()) {
             (true, _) => Ok(()),
             (false, "t") => Err(self.failure(step, "a standby answered instead of the primary")),
@@ -244,19 +226,10 @@ impl Remote<'_> {
     /// Looks at the balancer's statistics page; this host is the balancer.
     pub(crate) async fn ask_statistics(&self, cluster: &Cluster, secrets: &Secrets) -> Result<(), Failure> {
         let step = "open the statistics page";
-        let script = format!(
-            "curl -sSf -m 5 -o /dev/null -K - http://127.0.0.1:{}/",
-            cluster.haproxy.stats_port
-        );
+        let script = format!("curl -sSf -m 5 -o /dev/null -K - http://127.0.0.1:{}/", cluster.haproxy.stats_port);
         let input = format!("user = \"admin:{}\"\n", secrets.get("haproxy_stats_password"));
-        let output = self
-            .run(step, &script, input.as_bytes(), Duration::from_secs(20))
-            .await?;
-        if output.ok() {
-            Ok(())
-        } else {
-            Err(self.failure(step, output.complaint()))
-        }
+        let output = self.run(step, &script, input.as_bytes(), Duration::from_secs(20)).await?;
+        if output.ok() { Ok(()) } else { Err(self.failure(step, output.complaint())) }
     }
 
     /// Lets pgBackRest check the whole way of a segment into the repository; this host holds the repository.
@@ -277,10 +250,7 @@ impl Remote<'_> {
     /// Asks the primary's archiver; with `push` it is first given something to do. This host is the primary.
     pub(crate) async fn check_archiver(&self, cluster: &Cluster, push: bool) -> Result<u64, Failure> {
         let step = "check the archive";
-        let ask = format!(
-            "runuser -u postgres -- psql -XAtq -h /var/run/postgresql -p {} -d postgres",
-            cluster.port
-        );
+        let ask = format!("runuser -u postgres -- psql -XAtq -h /var/run/postgresql -p {} -d postgres", cluster.port);
         let switch = if push {
             format!(
                 "{ask} -c \"select pg_create_restore_point('pgha-install')\" -c 'select pg_switch_wal()' >/dev/null; "
@@ -295,12 +265,7 @@ impl Remote<'_> {
              case $said in 0\\|*|*\\|t|'') sleep 0.5 ;; *) echo \"$said\"; exit 0 ;; esac; done; echo \"$said\"; exit 1"
         );
         let output = self.run(step, &script, &[], Duration::from_secs(90)).await?;
-        let count = output
-            .stdout
-            .split('|')
-            .next()
-            .and_then(|count| count.trim().parse().ok())
-            .unwrap_or(0);
+        let count = output.stdout.split('|').next().and_then(|count| count.trim().parse().ok()).unwrap_or(0);
         if output.ok() {
             Ok(count)
         } else {
@@ -319,11 +284,7 @@ fn sql(plan: &DatabasePlan, verifier: impl Fn(&str) -> String) -> String {
 
     let mut sql = String::from("SET log_min_duration_statement = -1;\nSET log_min_error_statement = 'panic';\n");
     for owner in &plan.owners {
-        let statement = format!(
-            "CREATE ROLE {} LOGIN PASSWORD {}",
-            identifier(owner),
-            literal(&verifier(owner))
-        );
+        let statement = format!("CREATE ROLE {} LOGIN PASSWORD {}", identifier(owner), literal(&verifier(owner)));
         let _infallible = writeln!(
             sql,
             "SELECT {} WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) \\gexec",
@@ -332,11 +293,7 @@ fn sql(plan: &DatabasePlan, verifier: impl Fn(&str) -> String) -> String {
         );
     }
     for database in &plan.databases {
-        let statement = format!(
-            "CREATE DATABASE {} OWNER {}",
-            identifier(&database.name),
-            identifier(&database.owner)
-        );
+        let statement = format!("CREATE DATABASE {} OWNER {}", identifier(&database.name), identifier(&database.owner));
         let _infallible = writeln!(
             sql,
             "SELECT {} WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = {}) \\gexec",
@@ -364,10 +321,7 @@ mod tests {
     fn statements_can_run_twice_and_quote_what_they_hold() {
         let plan = DatabasePlan {
             owners: vec!["app".to_owned()],
-            databases: vec![Database {
-                name: "shop".to_owned(),
-                owner: "app".to_owned(),
-            }],
+            databases: vec![Database { name: "shop".to_owned(), owner: "app".to_owned() }],
         };
         let sql = sql(&plan, |_| "SCRAM'x".to_owned());
         assert_eq!(

@@ -13,14 +13,8 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("zoo.cfg", include_str!("../templates/zoo.cfg.tera")),
     ("haproxy.cfg", include_str!("../templates/haproxy.cfg.tera")),
     ("pgbackrest.conf", include_str!("../templates/pgbackrest.conf.tera")),
-    (
-        "pgha-backup.service",
-        include_str!("../templates/pgha-backup.service.tera"),
-    ),
-    (
-        "pgha-agent-archive.conf",
-        include_str!("../templates/pgha-agent-archive.conf.tera"),
-    ),
+    ("pgha-backup.service", include_str!("../templates/pgha-backup.service.tera")),
+    ("pgha-agent-archive.conf", include_str!("../templates/pgha-agent-archive.conf.tera")),
 ];
 
 /// A template that does not fit its values: a bug of pgha-install, whichever inventory brings it out.
@@ -43,10 +37,7 @@ impl Templates {
         let mut tera = Tera::new();
         tera.register_filter("toml", toml_value);
         tera.add_raw_templates(TEMPLATES.iter().copied())
-            .map_err(|error| RenderError {
-                name: "(all)",
-                why: error.to_string(),
-            })?;
+            .map_err(|error| RenderError { name: "(all)", why: error.to_string() })?;
         Ok(Self(tera))
     }
 

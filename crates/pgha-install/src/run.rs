@@ -64,19 +64,13 @@ pub async fn run(wanted: &Wanted, options: &Options, reporter: &Reporter, agree:
 
 async fn connect<'a>(wanted: &'a Wanted, options: &Options, reporter: &Reporter) -> Option<Vec<Remote<'a>>> {
     let attempts = wanted.cluster.hosts.iter().map(|host| async move {
-        reporter.say(&Event::Connecting {
-            host: host.name.to_string(),
-            address: host.address.clone(),
-        });
-        Session::connect(host, &options.trust)
-            .await
-            .map(|session| Remote { host, session })
-            .map_err(|error| Failure {
-                host: Some(host.name.to_string()),
-                step: "connect".to_owned(),
-                cause: error.to_string(),
-                hint: error.hint().map(str::to_owned),
-            })
+        reporter.say(&Event::Connecting { host: host.name.to_string(), address: host.address.clone() });
+        Session::connect(host, &options.trust).await.map(|session| Remote { host, session }).map_err(|error| Failure {
+            host: Some(host.name.to_string()),
+            step: "connect".to_owned(),
+            cause: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+        })
     });
     all(join_all(attempts).await, reporter)
 }
@@ -108,10 +102,7 @@ async fn with_hosts(
     let _locks: Vec<Held> = if options.plan_only {
         Vec::new()
     } else {
-        match all(
-            join_all(remotes.iter().map(|remote| remote.lock(&options.owner))).await,
-            reporter,
-        ) {
+        match all(join_all(remotes.iter().map(|remote| remote.lock(&options.owner))).await, reporter) {
             Some(locks) => locks,
             None => return End::Failed,
         }
@@ -141,10 +132,7 @@ async fn with_hosts(
             return End::Failed;
         }
     };
-    reporter.say(&Event::Planned {
-        changes: plan.changes(),
-        text: plan.to_string(),
-    });
+    reporter.say(&Event::Planned { changes: plan.changes(), text: plan.to_string() });
     if options.plan_only {
         return End::Planned(plan.changes());
     }
@@ -154,21 +142,10 @@ async fn with_hosts(
     }
     let kept = wanted.secrets.save().map_err(|error| error.to_string());
     if let Err(cause) = kept.and_then(|()| wanted.pki.save().map_err(|error| error.to_string())) {
-        reporter.say(&Event::Failed(Failure {
-            host: None,
-            step: "keep the secrets".to_owned(),
-            cause,
-            hint: None,
-        }));
+        reporter.say(&Event::Failed(Failure { host: None, step: "keep the secrets".to_owned(), cause, hint: None }));
         return End::Failed;
     }
-    let run = Run {
-        wanted,
-        reporter,
-        remotes,
-        facts: &facts,
-        plan: &plan,
-    };
+    let run = Run { wanted, reporter, remotes, facts: &facts, plan: &plan };
     match run.apply_and_verify().await {
         Ok(()) => {
             for remote in remotes {
@@ -188,16 +165,12 @@ async fn with_hosts(
 async fn gather(wanted: &Wanted, remotes: &[Remote<'_>], reporter: &Reporter) -> Option<BTreeMap<String, Facts>> {
     let answers = remotes.iter().map(|remote| async move {
         let step = "look at the host";
-        let probes = wanted
-            .probes(remote.host)
-            .map_err(|error| remote.failure(step, error.to_string()))?;
-        let facts = facts::gather(&remote.session, &probes)
-            .await
-            .map_err(|error| match error {
-                facts::FactsError::Ssh(error @ SshError::NoSudo { .. }) => remote.broken("become root", &error),
-                facts::FactsError::Ssh(error) => remote.broken(step, &error),
-                cut @ facts::FactsError::Cut { .. } => remote.failure(step, cut.to_string()),
-            })?;
+        let probes = wanted.probes(remote.host).map_err(|error| remote.failure(step, error.to_string()))?;
+        let facts = facts::gather(&remote.session, &probes).await.map_err(|error| match error {
+            facts::FactsError::Ssh(error @ SshError::NoSudo { .. }) => remote.broken("become root", &error),
+            facts::FactsError::Ssh(error) => remote.broken(step, &error),
+            cut @ facts::FactsError::Cut { .. } => remote.failure(step, cut.to_string()),
+        })?;
         reporter.say(&Event::Gathered { host: remote.name() });
         Ok((remote.name(), facts))
     });
@@ -217,10 +190,7 @@ fn plan(wanted: &Wanted, facts: &BTreeMap<String, Facts>) -> Result<Plan, Failur
             hint: None,
         })?);
     }
-    Ok(Plan {
-        hosts,
-        database: DatabasePlan::make(&wanted.cluster, facts.values()),
-    })
+    Ok(Plan { hosts, database: DatabasePlan::make(&wanted.cluster, facts.values()) })
 }
 
 /// A run that has a plan.
@@ -261,9 +231,8 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.reporter.say(&Event::PhaseStarted { phase: phase.title() });
-        let (mut rolling, at_once): (Vec<_>, Vec<_>) = with_work
-            .into_iter()
-            .partition(|(_, plan)| phase != Phase::Prepare && plan.interrupts(phase));
+        let (mut rolling, at_once): (Vec<_>, Vec<_>) =
+            with_work.into_iter().partition(|(_, plan)| phase != Phase::Prepare && plan.interrupts(phase));
         let (first, others) = self.first_member(phase, at_once);
         for group in [first, others] {
             let results = join_all(group.iter().map(|(remote, plan)| self.host(phase, remote, plan))).await;
@@ -322,10 +291,7 @@ impl<'a> Run<'a> {
         for item in plan.in_phase(phase) {
             let started = Instant::now();
             let (host, step) = (remote.name(), item.change.summary.clone());
-            self.reporter.say(&Event::StepStarted {
-                host: host.clone(),
-                step: step.clone(),
-            });
+            self.reporter.say(&Event::StepStarted { host: host.clone(), step: step.clone() });
             remote.apply(item).await?;
             self.reporter.say(&Event::StepDone {
                 host,
@@ -341,9 +307,7 @@ impl<'a> Run<'a> {
     }
 
     async fn await_ensemble(&self) -> Result<(), End> {
-        self.reporter.say(&Event::Waiting {
-            what: "ZooKeeper has a quorum".to_owned(),
-        });
+        self.reporter.say(&Event::Waiting { what: "ZooKeeper has a quorum".to_owned() });
         let waits = self.with(Role::Zookeeper).map(Remote::await_zookeeper);
         self.judge(&join_all(waits).await)
     }
@@ -354,9 +318,7 @@ impl<'a> Run<'a> {
             plan.in_phase(Phase::Agents).next().is_some() || plan.in_phase(Phase::Ensemble).next().is_some()
         });
         if changed {
-            self.reporter.say(&Event::Waiting {
-                what: "one member is the primary, the others follow it".to_owned(),
-            });
+            self.reporter.say(&Event::Waiting { what: "one member is the primary, the others follow it".to_owned() });
         }
         // A role read on one host may be gone when another host answers: a second look settles it.
         let mut primaries = Vec::new();
@@ -392,10 +354,7 @@ impl<'a> Run<'a> {
     async fn member(&self, remote: &Remote<'_>, settled: bool) -> Result<MemberRole, Failure> {
         remote
             .await_member(settled, |state| {
-                self.reporter.say(&Event::StepStarted {
-                    host: remote.name(),
-                    step: format!("waiting: {state}"),
-                });
+                self.reporter.say(&Event::StepStarted { host: remote.name(), step: format!("waiting: {state}") });
             })
             .await
     }
@@ -418,12 +377,8 @@ impl<'a> Run<'a> {
         self.verified(format!("{} is the primary, {} follow it", primary.name(), members - 1));
         let balancers = self.with(Role::Haproxy).map(|balancer| async move {
             let ports = &cluster.haproxy;
-            primary
-                .ask_balancer(balancer.host, ports.port, cluster, secrets, false)
-                .await?;
-            primary
-                .ask_balancer(balancer.host, ports.read_port, cluster, secrets, members > 1)
-                .await?;
+            primary.ask_balancer(balancer.host, ports.port, cluster, secrets, false).await?;
+            primary.ask_balancer(balancer.host, ports.read_port, cluster, secrets, members > 1).await?;
             balancer.ask_statistics(cluster, secrets).await?;
             self.verified(format!(
                 "{} leads writers (port {}) to the primary and readers (port {}) to {}",
@@ -481,9 +436,7 @@ fn next_steps(wanted: &Wanted) -> Vec<String> {
             }
         } else {
             let ends = all(Role::Postgres, cluster.port);
-            lines.push(format!(
-                "  Connect      postgresql://{owner}@{ends}/{name}?target_session_attrs=read-write"
-            ));
+            lines.push(format!("  Connect      postgresql://{owner}@{ends}/{name}?target_session_attrs=read-write"));
         }
         lines.push(format!("  Password     {owner}_password in {secrets}"));
     }

@@ -61,10 +61,7 @@ impl Secrets {
     /// Reads the file beside `inventory` and makes up what it lacks. Nothing is written before [`Secrets::save`].
     pub fn load(inventory: &Path, cluster: &Cluster) -> Result<Self, SecretsError> {
         let path = inventory.with_extension("secrets.toml");
-        let io = |source| SecretsError::Io {
-            path: path.clone(),
-            source,
-        };
+        let io = |source| SecretsError::Io { path: path.clone(), source };
         let mut values: BTreeMap<String, String> = match std::fs::read_to_string(&path) {
             Ok(text) => {
                 let mode = mode(&path).map_err(io)?;
@@ -83,14 +80,8 @@ impl Secrets {
         for key in keys(cluster) {
             values.entry(key).or_insert_with(generate);
         }
-        values
-            .entry("rest_username".to_owned())
-            .or_insert_with(|| "pgha".to_owned());
-        Ok(Self {
-            incomplete_on_disk: values.len() != before,
-            path,
-            values,
-        })
+        values.entry("rest_username".to_owned()).or_insert_with(|| "pgha".to_owned());
+        Ok(Self { incomplete_on_disk: values.len() != before, path, values })
     }
 
     /// Writes the file if it lacks something.
@@ -99,10 +90,8 @@ impl Secrets {
             return Ok(());
         }
         let text = format!("{HEADER}{}", toml::to_string(&self.values).unwrap_or_default());
-        write_private(&self.path, text.as_bytes()).map_err(|source| SecretsError::Io {
-            path: self.path.clone(),
-            source,
-        })
+        write_private(&self.path, text.as_bytes())
+            .map_err(|source| SecretsError::Io { path: self.path.clone(), source })
     }
 
     /// Where the passwords are kept.
@@ -135,11 +124,7 @@ fn keys(cluster: &Cluster) -> Vec<String> {
 }
 
 fn generate() -> String {
-    rand::rng()
-        .sample_iter(Alphanumeric)
-        .take(LENGTH)
-        .map(char::from)
-        .collect()
+    rand::rng().sample_iter(Alphanumeric).take(LENGTH).map(char::from).collect()
 }
 
 fn mode(path: &Path) -> io::Result<u32> {
@@ -164,11 +149,7 @@ mod tests {
     use crate::inventory;
 
     fn cluster() -> Cluster {
-        inventory::parse(
-            "t",
-            "hosts = [{ name = \"a\", roles = [\"postgres\", \"zookeeper\", \"archive\"] }]",
-        )
-        .unwrap()
+        inventory::parse("t", "hosts = [{ name = \"a\", roles = [\"postgres\", \"zookeeper\", \"archive\"] }]").unwrap()
     }
 
     #[test]
@@ -195,10 +176,7 @@ mod tests {
         let secrets = Secrets::load(&inventory, &cluster()).unwrap();
         secrets.save().unwrap();
         std::fs::set_permissions(secrets.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            Secrets::load(&inventory, &cluster()),
-            Err(SecretsError::Exposed { mode: 0o644, .. })
-        ));
+        assert!(matches!(Secrets::load(&inventory, &cluster()), Err(SecretsError::Exposed { mode: 0o644, .. })));
     }
 
     #[test]

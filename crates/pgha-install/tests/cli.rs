@@ -24,10 +24,8 @@ fn own() -> &'static str {
 }
 
 fn left_behind(directory: &Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -38,10 +36,7 @@ fn a_bad_inventory_is_status_2() {
     let output = run(directory.path(), &INVENTORY.replace("user =", "usr ="), &[]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(
-        said.contains("unknown field `usr`") && said.contains("cluster.toml:2:1"),
-        "{said}"
-    );
+    assert!(said.contains("unknown field `usr`") && said.contains("cluster.toml:2:1"), "{said}");
     assert_eq!(left_behind(directory.path()), ["cluster.toml"]);
 }
 
@@ -51,10 +46,7 @@ fn a_missing_agent_is_status_2_and_names_its_flag() {
     let output = run(directory.path(), INVENTORY, &["--agent-binary", "/nowhere/pgha-agent"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(
-        said.contains("cannot read /nowhere/pgha-agent") && said.contains("--agent-binary"),
-        "{said}"
-    );
+    assert!(said.contains("cannot read /nowhere/pgha-agent") && said.contains("--agent-binary"), "{said}");
 }
 
 #[test]

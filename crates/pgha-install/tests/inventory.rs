@@ -39,10 +39,8 @@ fn bad_inventories_are_refused_with_place_and_expectation() {
 #[test]
 fn every_example_is_taken() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../inventory");
-    let examples: Vec<PathBuf> = files(&directory)
-        .into_iter()
-        .filter(|path| !path.to_string_lossy().ends_with(".secrets.toml"))
-        .collect();
+    let examples: Vec<PathBuf> =
+        files(&directory).into_iter().filter(|path| !path.to_string_lossy().ends_with(".secrets.toml")).collect();
     assert!(examples.len() >= 4);
     for path in examples {
         inventory::load(&path).unwrap_or_else(|error| panic!("{error}"));
@@ -51,13 +49,8 @@ fn every_example_is_taken() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = inventory::load(Path::new("/nowhere/cluster.toml"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("error: cannot read the inventory /nowhere/cluster.toml"),
-        "{error}"
-    );
+    let error = inventory::load(Path::new("/nowhere/cluster.toml")).unwrap_err().to_string();
+    assert!(error.starts_with("error: cannot read the inventory /nowhere/cluster.toml"), "{error}");
 }
 
 #[test]
@@ -65,11 +58,7 @@ fn files_are_found_from_the_inventorys_directory() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cluster.toml");
     let hosts = "[[hosts]]\nname = \"a\"\nroles = [\"postgres\", \"zookeeper\", \"archive\"]\n";
-    std::fs::write(
-        &path,
-        format!("[ssh]\nkey = \"id\"\nknown_hosts = \"/etc/known\"\n{hosts}"),
-    )
-    .unwrap();
+    std::fs::write(&path, format!("[ssh]\nkey = \"id\"\nknown_hosts = \"/etc/known\"\n{hosts}")).unwrap();
     let cluster = inventory::load(&path).unwrap();
     assert_eq!(cluster.hosts[0].ssh.key, Some(directory.path().join("id")));
     assert_eq!(cluster.known_hosts, Some(PathBuf::from("/etc/known")));
@@ -77,11 +66,9 @@ fn files_are_found_from_the_inventorys_directory() {
 
 #[test]
 fn hosts_and_roles_are_enough() {
-    let cluster = inventory::parse(
-        "t",
-        "[[hosts]]\nname = \"db1\"\nroles = [\"postgres\", \"zookeeper\", \"archive\"]\n",
-    )
-    .unwrap();
+    let cluster =
+        inventory::parse("t", "[[hosts]]\nname = \"db1\"\nroles = [\"postgres\", \"zookeeper\", \"archive\"]\n")
+            .unwrap();
     assert_eq!(cluster.name.as_str(), "main");
     assert_eq!(cluster.hosts[0].address, "db1");
     assert_eq!(cluster.databases[0].owner, "app");

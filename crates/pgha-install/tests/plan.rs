@@ -40,10 +40,7 @@ fn example(name: &str) -> Cluster {
 
 /// The word after `before` in a script.
 fn word<'a>(script: &'a str, before: &str) -> &'a str {
-    let rest = script
-        .split_once(before)
-        .unwrap_or_else(|| panic!("no `{before}` in {script}"))
-        .1;
+    let rest = script.split_once(before).unwrap_or_else(|| panic!("no `{before}` in {script}")).1;
     rest.split([' ', ';', '\'']).next().unwrap()
 }
 
@@ -77,11 +74,7 @@ impl Fake {
                 );
             }
             "mask" => {
-                let link = self
-                    .facts
-                    .files
-                    .entry(format!("/etc/systemd/system/{name}"))
-                    .or_default();
+                let link = self.facts.files.entry(format!("/etc/systemd/system/{name}")).or_default();
                 link.target = Some("/dev/null".to_owned());
             }
             "packages" => {
@@ -103,10 +96,7 @@ impl Fake {
             "command" => match name {
                 "locale" => _ = self.facts.locales.insert("en_us.utf8".to_owned()),
                 "softdog" => {
-                    _ = self
-                        .facts
-                        .watchdogs
-                        .insert("/dev/watchdog".to_owned(), "root".to_owned());
+                    _ = self.facts.watchdogs.insert("/dev/watchdog".to_owned(), "root".to_owned());
                 }
                 "watchdog" => {
                     for group in self.facts.watchdogs.values_mut() {
@@ -155,12 +145,7 @@ fn a_second_plan_is_empty() {
                 fake.facts.container.clone_from(&container);
                 assert!(fake.install(&wanted, host).items.len() > 5);
                 let second = HostPlan::make(&wanted, host, &fake.facts).unwrap();
-                assert!(
-                    second.items.is_empty(),
-                    "{name}: {}: {:?}",
-                    host.name,
-                    summaries(&second)
-                );
+                assert!(second.items.is_empty(), "{name}: {}: {:?}", host.name, summaries(&second));
             }
         }
     }
@@ -200,10 +185,7 @@ fn drift_is_found_and_only_that() {
     config.sum = "0".repeat(64);
     config.text = Some("tickTime=2000\n".to_owned());
     let plan = HostPlan::make(&wanted, host, &fake.facts).unwrap();
-    assert_eq!(
-        summaries(&plan),
-        ["change /etc/pgha/zookeeper/zoo.cfg", "restart pgha-zookeeper.service"]
-    );
+    assert_eq!(summaries(&plan), ["change /etc/pgha/zookeeper/zoo.cfg", "restart pgha-zookeeper.service"]);
     assert!(plan.items[0].change.detail.contains(&"-tickTime=2000".to_owned()));
     assert_eq!(plan.items[1].change.kind, ChangeKind::Restart);
 }
@@ -220,11 +202,7 @@ fn a_restart_of_the_primarys_agent_is_asked_about() {
     let plan = HostPlan::make(&wanted, &host, &fake.facts).unwrap();
     assert_eq!(
         summaries(&plan),
-        [
-            "change /usr/local/bin/pgha-agent",
-            "restart pgha-guard.service",
-            "restart pgha-agent.service"
-        ]
+        ["change /usr/local/bin/pgha-agent", "restart pgha-guard.service", "restart pgha-agent.service"]
     );
     assert!(plan.items[2].change.danger.is_some());
 }
@@ -251,10 +229,7 @@ fn no_secret_is_shown_or_put_into_a_script() {
         }
         let second = HostPlan::make(&wanted, host, &fake.facts).unwrap();
         for item in first.items.iter().chain(&second.items) {
-            let shown = format!(
-                "{} {:?} {}",
-                item.change.summary, item.change.detail, item.change.action.script
-            );
+            let shown = format!("{} {:?} {}", item.change.summary, item.change.detail, item.change.action.script);
             for (key, secret) in &secrets {
                 assert!(secret.len() > 20 && !shown.contains(secret), "{key} in {}", item.id);
             }

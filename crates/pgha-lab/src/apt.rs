@@ -22,15 +22,8 @@ pub(crate) fn settings() -> Result<Settings> {
         "Identifier: Packages",
     ]))?;
     let dump = command::run(Command::new("apt-config").args(["dump", "Acquire"]))?;
-    let settings = Settings {
-        sources: sources(&targets),
-        options: options(&dump),
-    };
-    if settings
-        .sources
-        .iter()
-        .any(|line| line.split(' ').nth(2) == Some(SUITE))
-    {
+    let settings = Settings { sources: sources(&targets), options: options(&dump) };
+    if settings.sources.iter().any(|line| line.split(' ').nth(2) == Some(SUITE)) {
         Ok(settings)
     } else {
         Err(Error::Unsupported(format!(
@@ -49,9 +42,7 @@ fn sources(targets: &str) -> Vec<String> {
         };
         // The code name is known only after an update; until then the release's own name has to do.
         let name = if codename.starts_with("$(") { release } else { codename };
-        let wanted = name
-            .strip_prefix(SUITE)
-            .is_some_and(|rest| matches!(rest, "" | "-updates" | "-security"));
+        let wanted = name.strip_prefix(SUITE).is_some_and(|rest| matches!(rest, "" | "-updates" | "-security"));
         let line = format!("deb {uri} {release} main");
         if wanted && !lines.contains(&line) {
             lines.push(line);
@@ -66,10 +57,7 @@ fn options(dump: &str) -> Vec<String> {
         key.contains("::proxy") || key.contains("::cainfo") || key.starts_with("acquire::check-")
     };
     dump.lines()
-        .filter(|line| {
-            line.split_once(' ')
-                .is_some_and(|(key, value)| wanted(key) && value != "\"\";")
-        })
+        .filter(|line| line.split_once(' ').is_some_and(|(key, value)| wanted(key) && value != "\"\";"))
         .map(str::to_owned)
         .collect()
 }
@@ -89,10 +77,7 @@ mod tests {
                        https://other/docker/ bookworm stable bookworm\n";
         assert_eq!(
             sources(targets),
-            [
-                "deb http://mirror/debian/ bookworm main",
-                "deb http://mirror/security/ stable-security main"
-            ]
+            ["deb http://mirror/debian/ bookworm main", "deb http://mirror/security/ stable-security main"]
         );
     }
 
@@ -100,12 +85,6 @@ mod tests {
     fn proxies_are_inherited_and_the_rest_is_not() {
         let dump = "Acquire \"\";\nAcquire::http::Proxy \"http://proxy:3142\";\nAcquire::https::Proxy \"\";\n\
                     Acquire::Languages:: \"none\";\nAcquire::Check-Date \"false\";\n";
-        assert_eq!(
-            options(dump),
-            [
-                "Acquire::http::Proxy \"http://proxy:3142\";",
-                "Acquire::Check-Date \"false\";"
-            ]
-        );
+        assert_eq!(options(dump), ["Acquire::http::Proxy \"http://proxy:3142\";", "Acquire::Check-Date \"false\";"]);
     }
 }

@@ -23,15 +23,10 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     if mount.join("cgroup.controllers").exists() {
         return Ok(vec![mount.to_owned()]);
     }
-    let hybrid: Vec<PathBuf> = ["systemd", "unified"]
-        .iter()
-        .map(|name| mount.join(name))
-        .filter(|dir| dir.is_dir())
-        .collect();
+    let hybrid: Vec<PathBuf> =
+        ["systemd", "unified"].iter().map(|name| mount.join(name)).filter(|dir| dir.is_dir()).collect();
     if hybrid.is_empty() {
-        Err(Error::Unsupported(format!(
-            "no control groups are mounted at {MOUNT}; systemd hosts need them"
-        )))
+        Err(Error::Unsupported(format!("no control groups are mounted at {MOUNT}; systemd hosts need them")))
     } else {
         Ok(hybrid)
     }
@@ -41,10 +36,7 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
 ///
 /// A shell joins the group before it becomes the program: there is no moment at which the program runs outside of it.
 pub(crate) fn command(group: &str, program: &str) -> Result<Command> {
-    let joins: Vec<_> = create(group)?
-        .iter()
-        .map(|file| format!("echo $$ > {}\n", file.display()))
-        .collect();
+    let joins: Vec<_> = create(group)?.iter().map(|file| format!("echo $$ > {}\n", file.display())).collect();
     let mut shell = Command::new("sh");
     shell.args(["-ec", &(joins.concat() + "exec \"$@\""), "sh", program]);
     Ok(shell)
@@ -56,11 +48,7 @@ fn create(group: &str) -> Result<Vec<PathBuf>> {
     for hierarchy in hierarchies()? {
         let dir = hierarchy.join(group.trim_start_matches('/'));
         fs::create_dir_all(&dir).map_err(Error::io("creating control group", &dir))?;
-        for level in dir
-            .ancestors()
-            .skip(1)
-            .take_while(|level| level.starts_with(&hierarchy))
-        {
+        for level in dir.ancestors().skip(1).take_while(|level| level.starts_with(&hierarchy)) {
             offer_controllers(level);
         }
         files.push(dir.join("cgroup.procs"));

@@ -32,10 +32,10 @@ impl Output {
 /// Runs to the end and returns what was seen, whatever the exit code.
 pub(crate) fn capture(command: &mut Command) -> Result<Output> {
     let name = display(command);
-    let output = command.stdin(Stdio::null()).output().map_err(|source| Error::Io {
-        what: format!("starting `{name}`"),
-        source,
-    })?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Io { what: format!("starting `{name}`"), source })?;
     Ok(Output {
         code: exit_code(output.status),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -46,31 +46,17 @@ pub(crate) fn capture(command: &mut Command) -> Result<Output> {
 /// Runs to the end; an exit code other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = capture(command)?;
-    if output.success() {
-        Ok(output.stdout)
-    } else {
-        Err(failure(display(command), &output))
-    }
+    if output.success() { Ok(output.stdout) } else { Err(failure(display(command), &output)) }
 }
 
 /// Runs with `input` on standard input; an exit code other than 0 is an error.
 pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
     let name = display(command);
-    let failed = |source| Error::Io {
-        what: format!("running `{name}`"),
-        source,
-    };
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
+    let failed = |source| Error::Io { what: format!("running `{name}`"), source };
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
     // A command that stops reading early has failed for a reason that its own output tells better.
-    let written = child
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes()));
+    let written = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(failed)?;
     if !output.status.success() {
         let output = Output {
@@ -85,24 +71,13 @@ pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
 
 /// The error for a command that ended badly.
 pub(crate) fn failure(command: String, output: &Output) -> Error {
-    let text = if output.stderr.trim().is_empty() {
-        &output.stdout
-    } else {
-        &output.stderr
-    };
-    Error::Command {
-        command,
-        status: format!("exit code {}", output.code),
-        output: tail(text).to_owned(),
-    }
+    let text = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
+    Error::Command { command, status: format!("exit code {}", output.code), output: tail(text).to_owned() }
 }
 
 /// Exit code as a shell reports it.
 pub(crate) fn exit_code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(-1)
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
 }
 
 /// The command line for people.
@@ -152,20 +127,12 @@ mod tests {
     #[test]
     fn failure_carries_the_commands_own_words() {
         let error = run(Command::new("sh").args(["-c", "echo because >&2; exit 3"])).expect_err("exit code 3");
-        assert_eq!(
-            error.to_string(),
-            "`sh -c 'echo because >&2; exit 3'` failed (exit code 3):\nbecause"
-        );
+        assert_eq!(error.to_string(), "`sh -c 'echo because >&2; exit 3'` failed (exit code 3):\nbecause");
     }
 
     #[test]
     fn signals_count_as_the_shell_counts_them() {
-        assert_eq!(
-            capture(Command::new("sh").args(["-c", "kill -9 $$"]))
-                .expect("sh runs")
-                .code,
-            137
-        );
+        assert_eq!(capture(Command::new("sh").args(["-c", "kill -9 $$"])).expect("sh runs").code, 137);
     }
 
     #[test]

@@ -67,18 +67,11 @@ impl Error {
     /// For `map_err` on system calls of nix.
     pub(crate) fn errno(what: impl Into<String>) -> impl FnOnce(nix::Error) -> Self {
         let what = what.into();
-        move |source| Self::Io {
-            what,
-            source: source.into(),
-        }
+        move |source| Self::Io { what, source: source.into() }
     }
 }
 
 fn detail(text: &str) -> String {
     let text = text.trim();
-    if text.is_empty() {
-        String::new()
-    } else {
-        format!(":\n{text}")
-    }
+    if text.is_empty() { String::new() } else { format!(":\n{text}") }
 }

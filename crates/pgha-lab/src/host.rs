@@ -43,11 +43,7 @@ pub enum Target {
 impl Target {
     /// A unit; `.service` may be left out.
     pub fn unit(name: &str) -> Self {
-        let full = if name.contains('.') {
-            name.to_owned()
-        } else {
-            format!("{name}.service")
-        };
+        let full = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
         Self::Unit(full)
     }
 
@@ -123,14 +119,8 @@ impl Host {
         let mut nsenter = Command::new("nsenter");
         nsenter
             .arg(format!("--target={}", init.pid))
-            .args([
-                "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wdns=/", "--", "env", "-i",
-            ])
-            .args([
-                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "HOME=/root",
-                "LANG=C.UTF-8",
-            ])
+            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wdns=/", "--", "env", "-i"])
+            .args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"])
             .arg(program)
             .current_dir("/");
         Ok(nsenter)
@@ -139,21 +129,11 @@ impl Host {
     /// An SSH login as `ops` from the controller, as an operator has it.
     pub fn ssh(&self) -> Command {
         let mut ssh = Command::new("ip");
-        ssh.args([
-            "netns",
-            "exec",
-            NAMESPACE,
-            "ssh",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "StrictHostKeyChecking=yes",
-            "-o",
-        ])
-        .arg(format!("UserKnownHostsFile={}", keys::known_hosts().display()))
-        .arg("-i")
-        .arg(keys::identity())
-        .arg(format!("ops@{}", self.node.address));
+        ssh.args(["netns", "exec", NAMESPACE, "ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o"])
+            .arg(format!("UserKnownHostsFile={}", keys::known_hosts().display()))
+            .arg("-i")
+            .arg(keys::identity())
+            .arg(format!("ops@{}", self.node.address));
         ssh
     }
 
@@ -163,10 +143,7 @@ impl Host {
             self.command("journalctl")?
         } else {
             let mut journal = Command::new("journalctl");
-            journal.arg(format!(
-                "--directory={}",
-                self.node.dir().join("upper/var/log/journal").display()
-            ));
+            journal.arg(format!("--directory={}", self.node.dir().join("upper/var/log/journal").display()));
             journal
         };
         command::run(journal.args([
@@ -209,11 +186,9 @@ impl Host {
         // The connection to systemd may end before its answer: what counts is that the host goes off.
         let asked = self.exec("systemctl poweroff")?;
         nspawn::await_off(&self.node, SHUTDOWN).map_err(|error| match error {
-            Error::Timeout { what, waited, hint } => Error::Timeout {
-                what,
-                waited,
-                hint: format!("{}{hint}", asked.stderr),
-            },
+            Error::Timeout { what, waited, hint } => {
+                Error::Timeout { what, waited, hint: format!("{}{hint}", asked.stderr) }
+            }
             other => other,
         })
     }
@@ -245,9 +220,7 @@ impl Host {
         let banner = netns::within(|| banner(self.node.address)).map_err(|error| error.to_string())?;
         banner.map_err(|error| format!("sshd: {error}"))?;
         // sshd listens a little before systemd lets users in.
-        let state = self
-            .exec("systemctl is-system-running --wait")
-            .map_err(|error| error.to_string())?;
+        let state = self.exec("systemctl is-system-running --wait").map_err(|error| error.to_string())?;
         match state.stdout.trim() {
             "running" | "degraded" => Ok(()),
             other => Err(format!("systemd says `{other}` {}", state.stderr.trim())),
@@ -294,11 +267,7 @@ impl Host {
         let peers = peers
             .iter()
             .map(|name| {
-                self.nodes
-                    .iter()
-                    .find(|node| node.name == *name)
-                    .cloned()
-                    .ok_or_else(|| unknown(name, &self.nodes))
+                self.nodes.iter().find(|node| node.name == *name).cloned().ok_or_else(|| unknown(name, &self.nodes))
             })
             .collect::<Result<Vec<_>>>()?;
         net::drop_packets(&self.node, direction, &peers)
@@ -354,9 +323,7 @@ impl Host {
             }
             if started.elapsed() > SETTLE {
                 let left = found.iter().filter(|process| !done(process));
-                let left: Vec<_> = left
-                    .map(|p| format!("  {} {} (state {})", p.pid, p.name, p.state))
-                    .collect();
+                let left: Vec<_> = left.map(|p| format!("  {} {} (state {})", p.pid, p.name, p.state)).collect();
                 return Err(Error::Timeout {
                     what: format!("{signal} of {target} on {}", self.name()),
                     waited: SETTLE,
@@ -373,19 +340,13 @@ impl Host {
     fn some(&self, target: &Target) -> Result<Vec<Process>> {
         let found = self.processes(target)?;
         if found.is_empty() {
-            return Err(Error::State(format!(
-                "host {} runs nothing that belongs to {target}",
-                self.name()
-            )));
+            return Err(Error::State(format!("host {} runs nothing that belongs to {target}", self.name())));
         }
         Ok(found)
     }
 
     fn processes(&self, target: &Target) -> Result<Vec<Process>> {
-        Ok(nspawn::inside(&self.node)?
-            .into_iter()
-            .filter(|process| target.matches(process))
-            .collect())
+        Ok(nspawn::inside(&self.node)?.into_iter().filter(|process| target.matches(process)).collect())
     }
 
     fn init(&self) -> Result<Process> {
@@ -412,9 +373,5 @@ fn banner(address: Ipv4Addr) -> std::io::Result<()> {
     stream.set_read_timeout(Some(limit))?;
     let mut start = [0; 4];
     stream.read_exact(&mut start)?;
-    if &start == b"SSH-" {
-        Ok(())
-    } else {
-        Err(Error::other("something else than sshd answers on port 22"))
-    }
+    if &start == b"SSH-" { Ok(()) } else { Err(Error::other("something else than sshd answers on port 22")) }
 }

@@ -22,10 +22,8 @@ pub struct Answer {
 
 /// Asks a server on the lab's network; the whole exchange ends within `limit`.
 pub fn get(server: SocketAddr, path: &str, limit: Duration) -> Result<Answer> {
-    netns::within(|| ask(server, path, limit))?.map_err(|source| Error::Io {
-        what: format!("GET http://{server}{path}"),
-        source,
-    })
+    netns::within(|| ask(server, path, limit))?
+        .map_err(|source| Error::Io { what: format!("GET http://{server}{path}"), source })
 }
 
 fn ask(server: SocketAddr, path: &str, limit: Duration) -> io::Result<Answer> {
@@ -33,18 +31,11 @@ fn ask(server: SocketAddr, path: &str, limit: Duration) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&server, limit)?;
     let left = |end: Instant| {
         let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            Err(io::Error::from(io::ErrorKind::TimedOut))
-        } else {
-            Ok(Some(left))
-        }
+        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(Some(left)) }
     };
     stream.set_write_timeout(left(end)?)?;
     // Version 1.0: the answer ends where the connection does.
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: {server}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
     let mut text = Vec::new();
     let mut part = [0; 8192];
     loop {
@@ -60,17 +51,12 @@ fn ask(server: SocketAddr, path: &str, limit: Duration) -> io::Result<Answer> {
 }
 
 fn parse(text: &str) -> io::Result<Answer> {
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| io::Error::other("the answer is cut short"))?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is cut short"))?;
     let status = head
         .strip_prefix("HTTP/1.")
         .and_then(|rest| rest.split(' ').nth(1)?.split_whitespace().next()?.parse().ok())
         .ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
-    Ok(Answer {
-        status,
-        body: body.to_owned(),
-    })
+    Ok(Answer { status, body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -80,13 +66,7 @@ mod tests {
     #[test]
     fn answers_are_read_and_garbage_is_refused() {
         let answer = parse("HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\n{}\n").expect("an answer");
-        assert_eq!(
-            answer,
-            Answer {
-                status: 503,
-                body: "{}\n".to_owned()
-            }
-        );
+        assert_eq!(answer, Answer { status: 503, body: "{}\n".to_owned() });
         for text in ["", "SSH-2.0\r\n\r\n", "HTTP/1.1 abc\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
             assert!(parse(text).is_err(), "{text:?}");
         }

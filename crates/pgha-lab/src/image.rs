@@ -77,9 +77,7 @@ impl Image {
     pub fn ensure() -> Result<Self> {
         let cache = Path::new(CACHE);
         fs::create_dir_all(cache).map_err(Error::io("creating", cache))?;
-        let image = Self {
-            dir: cache.join(digest()),
-        };
+        let image = Self { dir: cache.join(digest()) };
         if image.dir.is_dir() {
             return Ok(image);
         }
@@ -126,10 +124,7 @@ impl Image {
         bootstrap.extend([SUITE.to_owned(), temporary.join("root").display().to_string()]);
         bootstrap.extend(apt.sources);
         follow(
-            grouped("mmdebstrap")?
-                .args(&bootstrap)
-                .env("packages", &packages)
-                .env("wanted", OFFERED.join(" ")),
+            grouped("mmdebstrap")?.args(&bootstrap).env("packages", &packages).env("wanted", OFFERED.join(" ")),
             started,
         )?;
 
@@ -165,15 +160,10 @@ pub(crate) fn purge() -> Result<()> {
 
 /// Ends what a killed build left: processes, mounts, half an image.
 fn clean(cache: &Path) -> Result<()> {
-    process::end("an abandoned image build", Duration::from_secs(30), |process| {
-        process.in_cgroup(GROUP)
-    })?;
+    process::end("an abandoned image build", Duration::from_secs(30), |process| process.in_cgroup(GROUP))?;
     cgroup::remove(GROUP)?;
     for entry in entries(cache)? {
-        if entry
-            .extension()
-            .is_some_and(|kind| kind == "building" || kind == "deleting")
-        {
+        if entry.extension().is_some_and(|kind| kind == "building" || kind == "deleting") {
             remove(&entry)?;
         }
     }
@@ -212,15 +202,8 @@ fn grouped(program: &str) -> Result<Command> {
 
 /// Runs mmdebstrap and passes its milestones on.
 fn follow(command: &mut Command, started: Instant) -> Result<()> {
-    let failed = |source| Error::Io {
-        what: "running mmdebstrap".to_owned(),
-        source,
-    };
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
+    let failed = |source| Error::Io { what: "running mmdebstrap".to_owned(), source };
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(failed)?;
     let mut seen = String::new();
     if let Some(pipe) = child.stderr.take() {
         for line in BufReader::new(pipe).split(b'\n') {
@@ -237,11 +220,7 @@ fn follow(command: &mut Command, started: Instant) -> Result<()> {
     if code == 0 {
         Ok(())
     } else {
-        let output = command::Output {
-            code,
-            stdout: String::new(),
-            stderr: seen,
-        };
+        let output = command::Output { code, stdout: String::new(), stderr: seen };
         Err(command::failure("mmdebstrap".to_owned(), &output))
     }
 }
@@ -249,12 +228,7 @@ fn follow(command: &mut Command, started: Instant) -> Result<()> {
 /// The name of the image: a digest of everything that it is made of.
 fn digest() -> String {
     let mut hasher = Sha256::new();
-    for part in [
-        &[FORMAT, SUITE, std::env::consts::ARCH, CUSTOMISE][..],
-        &INCLUDED,
-        &OFFERED,
-        &DPKG,
-    ] {
+    for part in [&[FORMAT, SUITE, std::env::consts::ARCH, CUSTOMISE][..], &INCLUDED, &OFFERED, &DPKG] {
         for text in part {
             hasher.update(text.len().to_le_bytes());
             hasher.update(text);

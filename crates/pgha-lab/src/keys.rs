@@ -52,10 +52,6 @@ fn generate(file: &Path, comment: &str) -> Result<()> {
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir).map_err(Error::io("creating", dir))?;
     }
-    command::run(
-        Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
-            .arg(file),
-    )
-    .map(drop)
+    command::run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"]).arg(file))
+        .map(drop)
 }

@@ -82,11 +82,7 @@ impl Lab {
         OWNED.store(true, Ordering::SeqCst);
         clean()?;
         let image = Image::ensure()?;
-        let lab = Self {
-            nodes,
-            image,
-            lock: Some(lock),
-        };
+        let lab = Self { nodes, image, lock: Some(lock) };
         lab.record(false)?;
         net::create(&lab.nodes)?;
         keys::create(&lab.nodes)?;
@@ -94,12 +90,7 @@ impl Lab {
             let started = Instant::now();
             host.provision()?;
             host.power_on()?;
-            tracing::info!(
-                "{} is up at {} ({:.1} s)",
-                host.name(),
-                host.address(),
-                started.elapsed().as_secs_f64()
-            );
+            tracing::info!("{} is up at {} ({:.1} s)", host.name(), host.address(), started.elapsed().as_secs_f64());
             Ok(())
         })?;
         Ok(lab)
@@ -111,11 +102,7 @@ impl Lab {
         let record = read_record()?
             .filter(|record| record.boot == boot_id())
             .ok_or_else(|| Error::State("no lab is running; `cargo xtask lab up` starts one".to_owned()))?;
-        Ok(Self {
-            nodes: layout(&record.hosts)?,
-            image: Image::ensure()?,
-            lock: None,
-        })
+        Ok(Self { nodes: layout(&record.hosts)?, image: Image::ensure()?, lock: None })
     }
 
     /// Leaves the lab running when this process ends.
@@ -136,11 +123,7 @@ impl Lab {
 
     /// One host.
     pub fn host(&self, name: &str) -> Result<Host> {
-        let node = self
-            .nodes
-            .iter()
-            .find(|node| node.name == name)
-            .ok_or_else(|| unknown(name, &self.nodes))?;
+        let node = self.nodes.iter().find(|node| node.name == name).ok_or_else(|| unknown(name, &self.nodes))?;
         Ok(self.handle(node))
     }
 
@@ -204,27 +187,15 @@ impl Lab {
     }
 
     fn handle(&self, node: &Node) -> Host {
-        Host {
-            node: node.clone(),
-            image: self.image.clone(),
-            nodes: self.nodes.clone(),
-        }
+        Host { node: node.clone(), image: self.image.clone(), nodes: self.nodes.clone() }
     }
 
     fn record(&self, kept: bool) -> Result<()> {
         let state = Path::new(STATE);
         fs::create_dir_all(state).map_err(Error::io("creating", state))?;
         let hosts = self.nodes.iter().map(|node| node.name.clone()).collect();
-        let text = serde_json::to_string(&Record {
-            hosts,
-            image: self.image.clone(),
-            kept,
-            boot: boot_id(),
-        })
-        .map_err(|source| Error::Io {
-            what: "describing the lab".to_owned(),
-            source: source.into(),
-        })?;
+        let text = serde_json::to_string(&Record { hosts, image: self.image.clone(), kept, boot: boot_id() })
+            .map_err(|source| Error::Io { what: "describing the lab".to_owned(), source: source.into() })?;
         // Replaced in one step: a killed writer leaves the old record.
         let temporary = state.join("lab.json.new");
         fs::write(&temporary, text).map_err(Error::io("writing", &temporary))?;
@@ -261,10 +232,7 @@ pub fn remove_on_signals() -> Result<()> {
         }
         std::process::exit(128 + signal as i32);
     });
-    waiting.map(drop).map_err(|source| Error::Io {
-        what: "waiting for signals".to_owned(),
-        source,
-    })
+    waiting.map(drop).map_err(|source| Error::Io { what: "waiting for signals".to_owned(), source })
 }
 
 /// Removes the running lab, or what is left of one.
@@ -296,9 +264,7 @@ fn clean() -> Result<()> {
     process::end("the lab's processes", END, |process| {
         !own.contains(&process.pid)
             && (process.in_cgroup(nspawn::GROUP)
-                || process
-                    .namespace("net")
-                    .is_some_and(|network| networks.contains(&network)))
+                || process.namespace("net").is_some_and(|network| networks.contains(&network)))
     })?;
     let state = Path::new(STATE);
     mount::release(state)?;
@@ -313,11 +279,7 @@ fn clean() -> Result<()> {
 /// The record of a lab that was left running and still can be.
 fn live_record() -> Result<Option<Record>> {
     let record = read_record()?.filter(|record| record.kept && record.boot == boot_id());
-    Ok(if net::namespaces()?.contains(&NAMESPACE.to_owned()) {
-        record
-    } else {
-        None
-    })
+    Ok(if net::namespaces()?.contains(&NAMESPACE.to_owned()) { record } else { None })
 }
 
 /// An unreadable record is that of a killed writer's: as good as none.
@@ -335,8 +297,5 @@ fn record_path() -> PathBuf {
 
 /// What tells one start of this machine from another.
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

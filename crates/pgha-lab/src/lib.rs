@@ -1,6 +1,7 @@
 //! Test hosts on one machine: systemd-nspawn hosts on a private network, their faults, and a workload that counts rows.
 //!
-//! [`Lab::up`] gives running hosts, [`Lab::host`] one of them, [`workload`] the clients that write while faults happen.
+//! [`Lab::up`] gives running hosts, [`Lab::host`] one of them, [`workload`] the clients that write while faults happen,
+//! [`cluster`] what the agents of an installed cluster say.
 //! Everything lives in network namespaces, in `/var/lib/pgha-lab` and in `/var/cache/pgha-lab`; nothing else of the
 //! machine is touched. The lab knows no other crate of the workspace: it drives their binaries as a user would.
 
@@ -20,6 +21,7 @@ mod nspawn;
 mod process;
 mod topology;
 
+pub mod cluster;
 pub mod http;
 pub mod requirements;
 pub mod sql;

@@ -21,10 +21,7 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
                 file.read_to_string(&mut owner).map_err(Error::io("reading", path))?;
-                return Err(Error::Busy(format!(
-                    "{what} is in use by {}; wait for it or stop it",
-                    owner.trim()
-                )));
+                return Err(Error::Busy(format!("{what} is in use by {}; wait for it or stop it", owner.trim())));
             }
             Err(TryLockError::Error(source)) => return Err(Error::io("locking", path)(source)),
         }
@@ -67,10 +64,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("pgha-lab-lock-{}", std::process::id()));
         let first = Lock::take(&path, "the lab").expect("free");
         let refused = Lock::take(&path, "the lab").expect_err("taken").to_string();
-        assert!(
-            refused.contains(&format!("process {}", std::process::id())),
-            "{refused}"
-        );
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         drop(first);
         Lock::take(&path, "the lab").expect("free again");
         std::fs::remove_file(path).expect("it exists");

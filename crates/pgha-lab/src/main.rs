@@ -182,12 +182,7 @@ impl What {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        .with_level(false)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false).with_level(false).init();
     match act(Cli::parse().action) {
         Ok(code) => code,
         Err(error) => {
@@ -228,12 +223,7 @@ fn act(action: Action) -> Result<ExitCode> {
         Action::PowerOn { host: name } => host(&name)?.power_on()?,
         Action::PowerOff { host: name } => host(&name)?.power_off()?,
         Action::Shutdown { host: name } => host(&name)?.shutdown()?,
-        Action::Cut {
-            host: name,
-            incoming,
-            outgoing,
-            peers,
-        } => {
+        Action::Cut { host: name, incoming, outgoing, peers } => {
             let host = host(&name)?;
             let direction = match (incoming, outgoing) {
                 (true, _) => Direction::Incoming,
@@ -267,20 +257,13 @@ fn act(action: Action) -> Result<ExitCode> {
             return become_command(lab.controller(program).args(arguments));
         }
         Action::Workload(load) => return workload(load),
-        Action::Journal {
-            host: name,
-            unit,
-            lines,
-        } => print(&host(&name)?.journal(&unit, lines)?)?,
+        Action::Journal { host: name, unit, lines } => print(&host(&name)?.journal(&unit, lines)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn workload(load: Load) -> Result<ExitCode> {
-    let unreadable = |source| Error::Io {
-        what: format!("reading {}", load.password_file.display()),
-        source,
-    };
+    let unreadable = |source| Error::Io { what: format!("reading {}", load.password_file.display()), source };
     let password = fs::read_to_string(&load.password_file).map_err(unreadable)?;
     let mut settings = Settings::new(Server {
         address: load.server,
@@ -293,34 +276,22 @@ fn workload(load: Load) -> Result<ExitCode> {
     thread::sleep(Duration::from_secs(load.seconds));
     let report = workload.finish()?;
     let text = if load.json {
-        serde_json::to_string(&report).map_err(|source| Error::Io {
-            what: "describing the report".to_owned(),
-            source: source.into(),
-        })?
+        serde_json::to_string(&report)
+            .map_err(|source| Error::Io { what: "describing the report".to_owned(), source: source.into() })?
     } else {
         report.to_string()
     };
     print(&(text + "\n"))?;
-    Ok(if report.holds() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn status() -> Result<()> {
-    let mut lines = vec![format!(
-        "{:<14} {:<12} {:<5} {:<8} process 1\n",
-        "host", "address", "power", "network"
-    )];
+    let mut lines = vec![format!("{:<14} {:<12} {:<5} {:<8} process 1\n", "host", "address", "power", "network")];
     for host in Lab::attach()?.status()? {
         let power = if host.init.is_some() { "on" } else { "off" };
         let network = if host.cut { "cut" } else { "whole" };
         let init = host.init.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        lines.push(format!(
-            "{:<14} {:<12} {power:<5} {network:<8} {init}\n",
-            host.name, host.address
-        ));
+        lines.push(format!("{:<14} {:<12} {power:<5} {network:<8} {init}\n", host.name, host.address));
     }
     print(&lines.concat())
 }
@@ -331,18 +302,12 @@ fn say(count: usize, done: &str) {
 
 /// The command takes our place: its input, output and exit code are the caller's.
 fn become_command(command: &mut Command) -> Result<ExitCode> {
-    Err(Error::Io {
-        what: format!("starting {}", command.get_program().display()),
-        source: command.exec(),
-    })
+    Err(Error::Io { what: format!("starting {}", command.get_program().display()), source: command.exec() })
 }
 
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|source| Error::Io {
-            what: "writing the answer".to_owned(),
-            source,
-        })
+        .map_err(|source| Error::Io { what: "writing the answer".to_owned(), source })
 }

@@ -24,38 +24,22 @@ pub(crate) fn overlay(base: &Path, dir: &Path) -> Result<()> {
         dir.join("upper").display(),
         dir.join("work").display()
     );
-    mount(
-        Some("overlay"),
-        &root,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .map_err(Error::errno(format!(
-        "mounting the overlay {} on {}",
-        options,
-        root.display()
-    )))
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(Error::errno(format!("mounting the overlay {} on {}", options, root.display())))
 }
 
 /// Mount points at or below `dir`, the latest first.
 pub(crate) fn below(dir: &Path) -> Result<Vec<PathBuf>> {
     let path = Path::new("/proc/self/mountinfo");
     let table = fs::read(path).map_err(Error::io("reading", path))?;
-    Ok(parse(&table)
-        .into_iter()
-        .filter(|point| point.starts_with(dir))
-        .rev()
-        .collect())
+    Ok(parse(&table).into_iter().filter(|point| point.starts_with(dir)).rev().collect())
 }
 
 /// Unmounts everything at or below `dir`.
 pub(crate) fn release(dir: &Path) -> Result<()> {
     for point in below(dir)? {
-        umount2(&point, MntFlags::UMOUNT_NOFOLLOW).map_err(Error::errno(format!(
-            "unmounting {} (who uses it: fuser -vm {0})",
-            point.display()
-        )))?;
+        umount2(&point, MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(Error::errno(format!("unmounting {} (who uses it: fuser -vm {0})", point.display())))?;
     }
     Ok(())
 }

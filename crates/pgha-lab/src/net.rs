@@ -31,10 +31,7 @@ pub(crate) fn create(nodes: &[Node]) -> Result<()> {
     // `ip netns exec` shows these files to what it runs: names resolve, and nothing waits for a name server.
     let dir = Path::new("/etc/netns").join(NAMESPACE);
     fs::create_dir_all(&dir).map_err(Error::io("creating", &dir))?;
-    for (name, text) in [
-        ("hosts", hosts_file(nodes)),
-        ("resolv.conf", "# The lab has no name server.\n".to_owned()),
-    ] {
+    for (name, text) in [("hosts", hosts_file(nodes)), ("resolv.conf", "# The lab has no name server.\n".to_owned())] {
         let file = dir.join(name);
         fs::write(&file, text).map_err(Error::io("writing", &file))?;
     }
@@ -60,10 +57,7 @@ pub(crate) fn connect(node: &Node) -> Result<()> {
     )?;
     ip(
         Some(&namespace),
-        &format!(
-            "link set lo up\naddr add {}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n",
-            node.address
-        ),
+        &format!("link set lo up\naddr add {}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n", node.address),
     )
 }
 
@@ -78,11 +72,7 @@ pub(crate) fn disconnect(node: &Node) -> Result<()> {
             ip(Some(NAMESPACE), &format!("link del {cable}\n"))?;
         }
     }
-    if namespaces()?.contains(&namespace) {
-        ip(None, &format!("netns del {namespace}\n"))
-    } else {
-        Ok(())
-    }
+    if namespaces()?.contains(&namespace) { ip(None, &format!("netns del {namespace}\n")) } else { Ok(()) }
 }
 
 /// Removes every namespace of the lab.
@@ -105,24 +95,13 @@ pub(crate) fn remove() -> Result<()> {
 /// The names of the lab's namespaces.
 pub(crate) fn namespaces() -> Result<Vec<String>> {
     let list = command::run(Command::new("ip").args(["netns", "list"]))?;
-    let ours = |name: &&str| {
-        name.strip_prefix(NAMESPACE)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    };
-    Ok(list
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(ours)
-        .map(str::to_owned)
-        .collect())
+    let ours = |name: &&str| name.strip_prefix(NAMESPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    Ok(list.lines().filter_map(|line| line.split_whitespace().next()).filter(ours).map(str::to_owned).collect())
 }
 
 /// Plugs the cable in or out.
 pub(crate) fn plug(node: &Node, up: bool) -> Result<()> {
-    ip(
-        Some(NAMESPACE),
-        &format!("link set {} {}\n", node.cable(), if up { "up" } else { "down" }),
-    )
+    ip(Some(NAMESPACE), &format!("link set {} {}\n", node.cable(), if up { "up" } else { "down" }))
 }
 
 /// Whether the cable is plugged in.
@@ -136,17 +115,10 @@ pub(crate) fn plugged(node: &Node) -> Result<bool> {
 
 /// Drops packets between a host and `peers` (everyone, when empty); replaces earlier drops.
 pub(crate) fn drop_packets(node: &Node, direction: Direction, peers: &[Node]) -> Result<()> {
-    let addresses = peers
-        .iter()
-        .map(|peer| peer.address.to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let addresses = peers.iter().map(|peer| peer.address.to_string()).collect::<Vec<_>>().join(", ");
     let rule = |hook: &str, side: &str, device: &str| {
-        let matching = if peers.is_empty() {
-            format!("{device} \"{INTERFACE}\"")
-        } else {
-            format!("ip {side} {{ {addresses} }}")
-        };
+        let matching =
+            if peers.is_empty() { format!("{device} \"{INTERFACE}\"") } else { format!("ip {side} {{ {addresses} }}") };
         format!("chain {hook} {{ type filter hook {hook} priority -300; {matching} drop; }}\n")
     };
     let mut rules = String::new();
@@ -157,10 +129,7 @@ pub(crate) fn drop_packets(node: &Node, direction: Direction, peers: &[Node]) ->
         rules += &rule("output", "daddr", "oifname");
     }
     // Created before it is deleted, so that the first time is no special case; one transaction.
-    nft(
-        node,
-        &format!("table {TABLE} {{}}\ndelete table {TABLE}\ntable {TABLE} {{\n{rules}}}\n"),
-    )
+    nft(node, &format!("table {TABLE} {{}}\ndelete table {TABLE}\ntable {TABLE} {{\n{rules}}}\n"))
 }
 
 /// Ends every drop.
@@ -175,10 +144,7 @@ pub(crate) fn drops_packets(node: &Node) -> Result<bool> {
 }
 
 fn nft(node: &Node, rules: &str) -> Result<()> {
-    command::feed(
-        Command::new("ip").args(["netns", "exec", &node.namespace(), NFT, "-f", "-"]),
-        rules,
-    )
+    command::feed(Command::new("ip").args(["netns", "exec", &node.namespace(), NFT, "-f", "-"]), rules)
 }
 
 fn ip(namespace: Option<&str>, lines: &str) -> Result<()> {

@@ -26,9 +26,7 @@ pub(crate) fn group(node: &Node) -> String {
 /// The host's own process 1; `None` while it is off.
 pub(crate) fn init(node: &Node) -> Result<Option<Process>> {
     let group = group(node);
-    Ok(process::find(|process| process.is_init() && process.in_cgroup(&group))?
-        .into_iter()
-        .next())
+    Ok(process::find(|process| process.is_init() && process.in_cgroup(&group))?.into_iter().next())
 }
 
 /// Every process inside the host.
@@ -59,14 +57,7 @@ pub(crate) fn start(node: &Node, image: &Image) -> Result<()> {
     let mut shell = cgroup::command(&group, "setsid")?;
     shell
         .args(["--fork", "systemd-nspawn"])
-        .args([
-            "--quiet",
-            "--boot",
-            "--register=no",
-            "--keep-unit",
-            "--resolv-conf=off",
-            "--timezone=off",
-        ])
+        .args(["--quiet", "--boot", "--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off"])
         .arg(format!("--machine={}", node.name))
         .arg(format!("--directory={}", node.root().display()))
         .arg(format!("--network-namespace-path=/run/netns/{}", node.namespace()))
@@ -76,19 +67,12 @@ pub(crate) fn start(node: &Node, image: &Image) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(console)
         .stderr(errors);
-    let status = shell.status().map_err(|source| Error::Io {
-        what: format!("starting host {}", node.name),
-        source,
-    })?;
+    let status = shell.status().map_err(|source| Error::Io { what: format!("starting host {}", node.name), source })?;
     if status.success() {
         Ok(())
     } else {
         let text = fs::read_to_string(&log).unwrap_or_default();
-        let output = command::Output {
-            code: command::exit_code(status),
-            stdout: text,
-            stderr: String::new(),
-        };
+        let output = command::Output { code: command::exit_code(status), stdout: text, stderr: String::new() };
         Err(command::failure(command::display(&shell), &output))
     }
 }
@@ -116,10 +100,7 @@ pub(crate) fn await_off(node: &Node, limit: Duration) -> Result<()> {
             return release(node);
         }
         if started.elapsed() > limit {
-            let names: Vec<String> = left
-                .iter()
-                .map(|p| format!("  {} {}", p.pid, p.command_line()))
-                .collect();
+            let names: Vec<String> = left.iter().map(|p| format!("  {} {}", p.pid, p.command_line())).collect();
             return Err(Error::Timeout {
                 what: format!("shutdown of host {}", node.name),
                 waited: limit,

@@ -38,20 +38,14 @@ impl Process {
     }
 
     fn parse(pid: i32, status: &str, cgroups: String) -> Option<Self> {
-        let field = |key: &str| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(':').map(str::trim))
-        };
+        let field =
+            |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':').map(str::trim));
         Some(Self {
             pid,
             parent: field("PPid")?.parse().ok()?,
             name: field("Name")?.to_owned(),
             state: field("State")?.chars().next()?,
-            inner: field("NSpid")?
-                .split_whitespace()
-                .filter_map(|n| n.parse().ok())
-                .collect(),
+            inner: field("NSpid")?.split_whitespace().filter_map(|n| n.parse().ok()).collect(),
             cgroups,
         })
     }
@@ -68,13 +62,9 @@ impl Process {
 
     /// Whether one of its control groups is `group` or below it; `group` is a path such as `/pgha-lab/db1`.
     pub(crate) fn in_cgroup(&self, group: &str) -> bool {
-        self.cgroups
-            .lines()
-            .filter_map(|line| line.splitn(3, ':').nth(2))
-            .any(|path| {
-                path.match_indices(group)
-                    .any(|(at, _)| matches!(path.as_bytes().get(at + group.len()), None | Some(b'/')))
-            })
+        self.cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {
+            path.match_indices(group).any(|(at, _)| matches!(path.as_bytes().get(at + group.len()), None | Some(b'/')))
+        })
     }
 
     /// Whether the last parts of one of its control groups name the systemd unit.
@@ -88,11 +78,7 @@ impl Process {
     /// The command line, words parted by blanks.
     pub(crate) fn command_line(&self) -> String {
         fs::read(format!("/proc/{}/cmdline", self.pid))
-            .map(|bytes| {
-                String::from_utf8_lossy(&bytes)
-                    .trim_end_matches('\0')
-                    .replace('\0', " ")
-            })
+            .map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " "))
             .unwrap_or_default()
     }
 
@@ -134,9 +120,7 @@ pub(crate) fn end(what: &str, limit: Duration, wanted: impl Fn(&Process) -> bool
             return Ok(());
         }
         if started.elapsed() > limit {
-            let hint = left
-                .iter()
-                .map(|p| format!("  {} {} (state {})", p.pid, p.command_line(), p.state));
+            let hint = left.iter().map(|p| format!("  {} {} (state {})", p.pid, p.command_line(), p.state));
             return Err(Error::Timeout {
                 what: format!("the end of {what}"),
                 waited: limit,
@@ -182,10 +166,7 @@ mod tests {
 
     #[test]
     fn groups_match_whole_names_only() {
-        let one = process(
-            "42\t1",
-            "3:cpu:/\n1:name=systemd:/pgha-lab/db1/payload/system.slice/ssh.service\n0::/\n",
-        );
+        let one = process("42\t1", "3:cpu:/\n1:name=systemd:/pgha-lab/db1/payload/system.slice/ssh.service\n0::/\n");
         assert!(one.in_cgroup("/pgha-lab/db1") && one.in_cgroup("/pgha-lab"));
         assert!(!one.in_cgroup("/pgha-lab/db") && !one.in_cgroup("/pgha-lab/db12"));
         assert!(one.in_unit("ssh.service") && !one.in_unit("ssh"));

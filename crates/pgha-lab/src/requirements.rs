@@ -22,11 +22,7 @@ pub(crate) const SUITE: &str = "bookworm";
 
 /// Debian packages whose commands are missing here.
 pub fn missing_packages() -> Vec<&'static str> {
-    let mut missing: Vec<_> = TOOLS
-        .iter()
-        .filter(|(tool, _)| !is_command(tool))
-        .map(|(_, package)| *package)
-        .collect();
+    let mut missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| !is_command(tool)).map(|(_, package)| *package).collect();
     missing.sort_unstable();
     missing.dedup();
     missing
@@ -36,10 +32,7 @@ pub fn missing_packages() -> Vec<&'static str> {
 pub fn check_system() -> Result<()> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let field = |key: &str| {
-        release
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-            .map(|text| text.trim_matches('"'))
+        release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(|text| text.trim_matches('"'))
     };
     if field("ID") == Some("debian") && field("VERSION_CODENAME") == Some(SUITE) {
         return Ok(());
@@ -56,9 +49,7 @@ pub fn check_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         Ok(())
     } else {
-        Err(Error::Unsupported(
-            "the lab makes network namespaces and mounts: run it as root (sudo)".to_owned(),
-        ))
+        Err(Error::Unsupported("the lab makes network namespaces and mounts: run it as root (sudo)".to_owned()))
     }
 }
 
@@ -80,7 +71,5 @@ pub(crate) fn check() -> Result<()> {
 fn is_command(name: &str) -> bool {
     // Some users' PATH lacks the administrator's directories.
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|dir| Path::new(&dir).join(name).is_file())
+    env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| Path::new(&dir).join(name).is_file())
 }

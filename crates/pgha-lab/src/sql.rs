@@ -33,10 +33,7 @@ impl Server {
     /// The same database of another server.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
-        Self {
-            address,
-            ..self.clone()
-        }
+        Self { address, ..self.clone() }
     }
 
     /// Runs statements on a connection of their own and returns the rows of all of them.
@@ -44,11 +41,7 @@ impl Server {
         netns::within(|| {
             runtime()?.block_on(self.deadline(limit, async {
                 let connected = self.connect().await?;
-                let messages = connected
-                    .client
-                    .simple_query(statements)
-                    .await
-                    .map_err(|error| self.failed(&error))?;
+                let messages = connected.client.simple_query(statements).await.map_err(|error| self.failed(&error))?;
                 Ok(rows(&messages))
             }))
         })?
@@ -90,11 +83,7 @@ impl Server {
             Some(answer) => format!("{}: {}", answer.severity(), answer.message()),
             None => std::error::Error::source(error).map_or_else(|| error.to_string(), |why| format!("{error}: {why}")),
         };
-        Error::Database {
-            what: format!("{self:?}"),
-            why,
-            code: error.code().map(|code| code.code().to_owned()),
-        }
+        Error::Database { what: format!("{self:?}"), why, code: error.code().map(|code| code.code().to_owned()) }
     }
 }
 
@@ -115,19 +104,14 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::Io {
-            what: "starting the client".to_owned(),
-            source,
-        })
+        .map_err(|source| Error::Io { what: "starting the client".to_owned(), source })
 }
 
 fn rows(messages: &[SimpleQueryMessage]) -> Rows {
     let row = |message: &SimpleQueryMessage| match message {
-        SimpleQueryMessage::Row(row) => Some(
-            (0..row.len())
-                .map(|column| row.try_get(column).ok().flatten().map(str::to_owned))
-                .collect(),
-        ),
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| row.try_get(column).ok().flatten().map(str::to_owned)).collect())
+        }
         _ => None,
     };
     messages.iter().filter_map(row).collect()

@@ -19,14 +19,7 @@ pub(crate) const BRIDGE: &str = "lab0";
 pub(crate) const CONTROLLER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 /// Hosts whose addresses inventories may rely on.
-const FIXED: [(&str, u8); 6] = [
-    ("db1", 11),
-    ("db2", 12),
-    ("db3", 13),
-    ("lb1", 14),
-    ("host5", 15),
-    ("host6", 16),
-];
+const FIXED: [(&str, u8); 6] = [("db1", 11), ("db2", 12), ("db3", 13), ("lb1", 14), ("host5", 15), ("host6", 16)];
 /// The first address for hosts with other names.
 const FIRST_FREE: u8 = 17;
 /// An interface name has at most 15 bytes, two of which are the prefix.
@@ -86,38 +79,25 @@ pub fn layout<S: AsRef<str>>(names: &[S]) -> Result<Vec<Node>> {
         let last = if let Some((_, last)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
             *last
         } else {
-            let next = free
-                .checked_add(1)
-                .ok_or_else(|| Error::State("too many hosts".to_owned()))?;
+            let next = free.checked_add(1).ok_or_else(|| Error::State("too many hosts".to_owned()))?;
             std::mem::replace(&mut free, next)
         };
         let [a, b, c, _] = CONTROLLER.octets();
-        nodes.push(Node {
-            name: name.to_owned(),
-            address: Ipv4Addr::new(a, b, c, last),
-        });
+        nodes.push(Node { name: name.to_owned(), address: Ipv4Addr::new(a, b, c, last) });
     }
-    if nodes.is_empty() {
-        Err(Error::State("a lab needs at least one host".to_owned()))
-    } else {
-        Ok(nodes)
-    }
+    if nodes.is_empty() { Err(Error::State("a lab needs at least one host".to_owned())) } else { Ok(nodes) }
 }
 
 /// `/etc/hosts` for the controller and every host.
 pub(crate) fn hosts_file(nodes: &[Node]) -> String {
     let fixed = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{CONTROLLER} controller\n");
-    nodes
-        .iter()
-        .fold(fixed, |text, node| text + &format!("{} {}\n", node.address, node.name))
+    nodes.iter().fold(fixed, |text, node| text + &format!("{} {}\n", node.address, node.name))
 }
 
 fn is_host_name(name: &str) -> bool {
     name.len() <= LONGEST_NAME
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 #[cfg(test)]
@@ -133,15 +113,7 @@ mod tests {
 
     #[test]
     fn impossible_names_are_refused() {
-        for names in [
-            &["DB1"][..],
-            &[""],
-            &["a/b"],
-            &["..", "db1"],
-            &["db1", "db1"],
-            &["averyverylongname"],
-            &[],
-        ] {
+        for names in [&["DB1"][..], &[""], &["a/b"], &["..", "db1"], &["db1", "db1"], &["averyverylongname"], &[]] {
             assert!(layout(names).is_err(), "{names:?}");
         }
     }

@@ -27,27 +27,20 @@ fn turn() -> MutexGuard<'static, ()> {
 fn eventually(what: &str, holds: impl Fn() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "{what} did not happen within 10 s"
-        );
+        assert!(started.elapsed() < Duration::from_secs(10), "{what} did not happen within 10 s");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 fn reaches(from: &Host, to: &Host) -> bool {
-    from.exec(&format!("ping -c 1 -W 1 {}", to.name()))
-        .expect("ping runs")
-        .success()
+    from.exec(&format!("ping -c 1 -W 1 {}", to.name())).expect("ping runs").success()
 }
 
 /// A unit that counts for as long as it lives; the file with its count.
 fn start_counter(host: &Host) -> &'static str {
     host.run("systemd-run --quiet --unit=counter bash -c 'while :; do echo $((++n)) > /run/count; sleep 0.01; done'")
         .expect("the unit starts");
-    eventually("the first count", || {
-        host.exec("test -s /run/count").expect("test runs").success()
-    });
+    eventually("the first count", || host.exec("test -s /run/count").expect("test runs").success());
     "/run/count"
 }
 
@@ -62,20 +55,9 @@ fn traces() -> Vec<String> {
         found.extend(Path::new(path).exists().then(|| path.to_owned()));
     }
     let lines = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    found.extend(
-        lines("/proc/self/mountinfo")
-            .lines()
-            .filter(|line| line.contains("pgha-lab"))
-            .map(str::to_owned),
-    );
+    found.extend(lines("/proc/self/mountinfo").lines().filter(|line| line.contains("pgha-lab")).map(str::to_owned));
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        found.extend(
-            entry
-                .file_name()
-                .to_str()
-                .filter(|name| name.starts_with("pgha-lab"))
-                .map(str::to_owned),
-        );
+        found.extend(entry.file_name().to_str().filter(|name| name.starts_with("pgha-lab")).map(str::to_owned));
     }
     for entry in fs::read_dir("/proc").expect("/proc is readable").flatten() {
         let file = |name: &str| lines(&format!("{}/{name}", entry.path().display()));
@@ -99,24 +81,12 @@ fn six_hosts_come_up_and_nothing_stays() {
     let lab = Lab::up(&names).expect("the lab comes up");
     for host in lab.hosts() {
         assert_eq!(host.run("hostname").expect("a host name").trim(), host.name());
-        assert_eq!(
-            host.run("systemctl is-system-running").expect("no failed unit").trim(),
-            "running"
-        );
+        assert_eq!(host.run("systemctl is-system-running").expect("no failed unit").trim(), "running");
         for other in names {
-            assert!(
-                reaches(&host, &lab.host(other).expect("a host")),
-                "{} to {other}",
-                host.name()
-            );
+            assert!(reaches(&host, &lab.host(other).expect("a host")), "{} to {other}", host.name());
         }
         let login = host.ssh().args(["sudo", "id", "-u"]).output().expect("ssh runs");
-        assert_eq!(
-            String::from_utf8_lossy(&login.stdout).trim(),
-            "0",
-            "{}",
-            String::from_utf8_lossy(&login.stderr)
-        );
+        assert_eq!(String::from_utf8_lossy(&login.stdout).trim(), "0", "{}", String::from_utf8_lossy(&login.stderr));
     }
     lab.down().expect("the lab goes down");
     assert_no_trace();
@@ -129,10 +99,7 @@ fn bare_hosts_can_install_what_a_cluster_needs() {
     let lab = Lab::up(&["db1"]).expect("the lab comes up");
     let host = lab.host("db1").expect("a host");
     for absent in ["psql", "java", "haproxy", "pgbackrest"] {
-        assert!(
-            !host.exec(&format!("command -v {absent}")).expect("it runs").success(),
-            "{absent} is there already"
-        );
+        assert!(!host.exec(&format!("command -v {absent}")).expect("it runs").success(), "{absent} is there already");
     }
     let update = host.exec("apt-get update 2>&1").expect("apt-get runs");
     assert!(update.success() && !update.stdout.contains("Err:"), "{}", update.stdout);
@@ -174,23 +141,13 @@ fn the_disk_outlives_a_power_loss() {
     assert!(!host.is_on().expect("a state"));
     assert!(!host.disk().join("etc").exists(), "the disk is still mounted");
     assert!(matches!(host.exec("true"), Err(Error::State(_))));
-    assert!(
-        host.journal("counter", 5)
-            .expect("the disk's journal")
-            .contains("Started")
-    );
+    assert!(host.journal("counter", 5).expect("the disk's journal").contains("Started"));
 
     host.power_on().expect("the power comes on");
     assert_eq!(host.run("cat /var/lib/kept").expect("the file").trim(), "kept");
-    assert!(
-        !host.exec("test -e /run/count").expect("test runs").success(),
-        "/run outlived the power loss"
-    );
+    assert!(!host.exec("test -e /run/count").expect("test runs").success(), "/run outlived the power loss");
     assert!(reaches(&lab.host("db2").expect("a host"), &host));
-    assert!(
-        matches!(host.power_on(), Err(Error::State(_))),
-        "a running host was started again"
-    );
+    assert!(matches!(host.power_on(), Err(Error::State(_))), "a running host was started again");
 
     host.shutdown().expect("it shuts down");
     host.power_on().expect("the power comes on again");
@@ -207,19 +164,14 @@ fn a_power_loss_says_no_goodbye() {
         let mut peer = TcpStream::connect((host.address(), 22)).expect("sshd answers");
         let mut greeting = [0; 4];
         peer.read_exact(&mut greeting).expect("a greeting");
-        peer.set_read_timeout(Some(Duration::from_millis(300)))
-            .expect("a limit");
+        peer.set_read_timeout(Some(Duration::from_millis(300))).expect("a limit");
         // What sshd has said already is read; from then on there must be silence.
         let mut rest = [0; 4096];
         while peer.read(&mut rest).is_ok_and(|count| count > 0) {}
         host.power_off().expect("the power goes off");
         peer.read(&mut rest).map_err(|error| error.kind())
     });
-    assert_eq!(
-        seen.expect("inside the lab"),
-        Err(ErrorKind::WouldBlock),
-        "the peer was told"
-    );
+    assert_eq!(seen.expect("inside the lab"), Err(ErrorKind::WouldBlock), "the peer was told");
     let again = http::get((host.address(), 22).into(), "/", Duration::from_millis(300));
     assert!(again.is_err());
 }
@@ -232,14 +184,11 @@ fn cuts_heal() {
     let [one, two, balancer] = ["db1", "db2", "lb1"].map(|name| lab.host(name).expect("a host"));
     // Packets that arrive at a closed port count, whether or not the answer gets away.
     let arrived = |host: &Host| -> u64 {
-        let count = host
-            .run("awk '/^Udp: [0-9]/ { print $3 }' /proc/net/snmp")
-            .expect("counters");
+        let count = host.run("awk '/^Udp: [0-9]/ { print $3 }' /proc/net/snmp").expect("counters");
         count.trim().parse().expect("a number")
     };
     let send = |from: &Host, to: &Host| {
-        from.exec(&format!("echo x > /dev/udp/{}/9999", to.address()))
-            .expect("bash runs");
+        from.exec(&format!("echo x > /dev/udp/{}/9999", to.address())).expect("bash runs");
     };
 
     one.cut().expect("a cut");
@@ -255,8 +204,7 @@ fn cuts_heal() {
     send(&two, &one);
     eventually("arrival at a host that cannot answer", || arrived(&one) > before);
 
-    one.cut_partly(Direction::Incoming, &[])
-        .expect("another cut in its place");
+    one.cut_partly(Direction::Incoming, &[]).expect("another cut in its place");
     let (before, before_two) = (arrived(&one), arrived(&two));
     send(&one, &two);
     eventually("arrival from a host that cannot hear", || arrived(&two) > before_two);
@@ -264,13 +212,9 @@ fn cuts_heal() {
     assert!(!reaches(&two, &one));
     assert_eq!(arrived(&one), before);
 
-    one.cut_partly(Direction::Both, &["db2"])
-        .expect("another cut in its place");
+    one.cut_partly(Direction::Both, &["db2"]).expect("another cut in its place");
     assert!(!reaches(&one, &two) && !reaches(&two, &one) && reaches(&one, &balancer) && reaches(&balancer, &one));
-    assert!(matches!(
-        one.cut_partly(Direction::Both, &["db9"]),
-        Err(Error::State(_))
-    ));
+    assert!(matches!(one.cut_partly(Direction::Both, &["db9"]), Err(Error::State(_))));
 
     one.heal().expect("it heals");
     assert!(reaches(&one, &two) && reaches(&two, &one));
@@ -315,17 +259,10 @@ fn frozen_processes_stand_still_until_thawed() {
     host.await_ready().expect("it answers again");
 
     assert!(host.kill(&Target::process("sshd")).expect("it dies") >= 1);
-    eventually("the restart of sshd", || {
-        host.exec("systemctl is-active ssh").expect("it runs").success()
-    });
+    eventually("the restart of sshd", || host.exec("systemctl is-active ssh").expect("it runs").success());
     host.kill(&unit).expect("it dies");
-    eventually("the end of the unit", || {
-        !host.exec("systemctl is-active counter").expect("it runs").success()
-    });
-    assert!(
-        matches!(host.kill(&unit), Err(Error::State(_))),
-        "nothing was left to kill"
-    );
+    eventually("the end of the unit", || !host.exec("systemctl is-active counter").expect("it runs").success());
+    assert!(matches!(host.kill(&unit), Err(Error::State(_))), "nothing was left to kill");
 }
 
 #[test]
@@ -346,9 +283,7 @@ fn a_killed_labs_leftovers_are_removed_by_the_next() {
             pgha_lab::down().expect("the lab goes down");
         }
         let lab = Lab::up(&["db1"]).unwrap_or_else(|error| panic!("after {milliseconds} ms: {error}"));
-        lab.host("db1")
-            .and_then(|host| host.run("true"))
-            .expect("a working host");
+        lab.host("db1").and_then(|host| host.run("true")).expect("a working host");
         drop(lab);
         assert_no_trace();
     }
@@ -361,19 +296,13 @@ fn a_second_lab_is_refused() {
     let lab = Lab::up(&["db1"]).expect("the lab comes up");
     let second = Lab::up(&["db1"]).expect_err("one at a time").to_string();
     assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
-    assert!(
-        matches!(pgha_lab::down(), Err(Error::Busy(_))),
-        "somebody else's lab was removed"
-    );
+    assert!(matches!(pgha_lab::down(), Err(Error::Busy(_))), "somebody else's lab was removed");
 
     lab.keep().expect("it stays");
     let third = Lab::up(&["db1"]).expect_err("one at a time").to_string();
     assert!(third.contains("lab down"), "{third}");
     let found = Lab::attach().expect("it is found");
-    found
-        .host("db1")
-        .and_then(|host| host.run("true"))
-        .expect("it still works");
+    found.host("db1").and_then(|host| host.run("true")).expect("it still works");
     found.down().expect("it goes down");
     assert!(Lab::attach().is_err());
     assert_no_trace();

@@ -49,14 +49,8 @@ fn promises_are_counted_as_they_were_kept() {
     let gap = workload.lap();
     let report = workload.finish().expect("a report");
     assert!(report.holds(), "{report}");
-    assert!(
-        report.acknowledged >= 200 && report.in_doubt <= 4 && report.refused > 0,
-        "{report}"
-    );
-    assert!(
-        report.first_error.is_some() && gap.as_secs_f64() <= report.longest_gap,
-        "{report}"
-    );
+    assert!(report.acknowledged >= 200 && report.in_doubt <= 4 && report.refused > 0, "{report}");
+    assert!(report.first_error.is_some() && gap.as_secs_f64() <= report.longest_gap, "{report}");
 
     // A mute server: each writer has one row in doubt, and the silence is a gap.
     let workload = Workload::start(Settings::new(server.clone())).expect("it starts");
@@ -72,8 +66,7 @@ fn promises_are_counted_as_they_were_kept() {
     // A server that refuses writes keeps its word, too.
     let workload = Workload::start(Settings::new(server.clone())).expect("it starts");
     workload.await_more(100, SOON).expect("rows");
-    host.run("su postgres -c \"psql -qc 'alter system set default_transaction_read_only = on'\"")
-        .expect("it is set");
+    host.run("su postgres -c \"psql -qc 'alter system set default_transaction_read_only = on'\"").expect("it is set");
     host.run("systemctl reload postgresql@15-main").expect("it is told");
     // For as long as this the clients meet it.
     thread::sleep(Duration::from_millis(500));
@@ -85,20 +78,12 @@ fn promises_are_counted_as_they_were_kept() {
     workload.await_more(100, SOON).expect("rows again");
     let report = workload.finish().expect("a report");
     assert!(report.holds() && report.refused > 0, "{report}");
-    assert!(
-        report
-            .first_error
-            .as_ref()
-            .is_some_and(|(_, why)| why.contains("read-only")),
-        "{report}"
-    );
+    assert!(report.first_error.as_ref().is_some_and(|(_, why)| why.contains("read-only")), "{report}");
 
     // A server that forgets is found out.
     let workload = Workload::start(Settings::new(server.clone())).expect("it starts");
     workload.await_more(100, SOON).expect("rows");
-    server
-        .query("delete from pgha_workload where seq in (1, 2)", SOON)
-        .expect("they are deleted");
+    server.query("delete from pgha_workload where seq in (1, 2)", SOON).expect("they are deleted");
     let report = workload.finish().expect("a report");
     assert!(report.lost == 8 && !report.holds(), "{report}");
 }

@@ -28,9 +28,8 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Asks every agent for its view and takes that of the one that has heard from `ZooKeeper` last.
     pub(crate) async fn take(settings: &Settings) -> Result<Self, Failure> {
-        let answers = ask_each(&settings.agents, |agent| async move {
-            tokio::try_join!(agent.cluster(), agent.status())
-        });
+        let answers =
+            ask_each(&settings.agents, |agent| async move { tokio::try_join!(agent.cluster(), agent.status()) });
         let mut unanswered = Vec::new();
         let mut best: Option<(ClusterView, PatroniStatus)> = None;
         let mut system_id = None;
@@ -43,9 +42,7 @@ impl Snapshot {
                 ))),
                 Ok((view, status)) => {
                     system_id = system_id.or(status.database_system_identifier);
-                    let older = best
-                        .as_ref()
-                        .is_some_and(|(_, best)| best.dcs_last_seen >= status.dcs_last_seen);
+                    let older = best.as_ref().is_some_and(|(_, best)| best.dcs_last_seen >= status.dcs_last_seen);
                     if !older {
                         best = Some((view, status));
                     }
@@ -53,11 +50,7 @@ impl Snapshot {
             }
         }
         match best {
-            Some((view, _)) => Ok(Self {
-                view,
-                system_id,
-                unanswered,
-            }),
+            Some((view, _)) => Ok(Self { view, system_id, unanswered }),
             None => Err(Failure::NoAnswer(unanswered)),
         }
     }
@@ -77,11 +70,7 @@ impl Snapshot {
             Failure::Refused(format!(
                 "`{name}` is not a member of cluster {}; its members are: {}",
                 self.view.scope,
-                if names.is_empty() {
-                    "none".to_owned()
-                } else {
-                    names.join(", ")
-                }
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
             ))
         })
     }
@@ -167,10 +156,7 @@ where
     F: Future<Output = Result<Answer, ClientError>>,
 {
     let first_address = first.as_ref().map(|agent| agent.address().to_owned());
-    let others = settings
-        .agents
-        .iter()
-        .filter(|agent| Some(agent.address()) != first_address.as_deref());
+    let others = settings.agents.iter().filter(|agent| Some(agent.address()) != first_address.as_deref());
     let mut unanswered = Vec::new();
     for agent in first.into_iter().chain(others.cloned()) {
         match call(credentials.give_to(agent)).await {

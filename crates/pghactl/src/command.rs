@@ -37,11 +37,7 @@ pub(crate) async fn run(cli: &Cli) -> Result<(), Failure> {
 
 /// The members, as `list` shows them.
 fn show_members(snapshot: &Snapshot) -> Result<(), Failure> {
-    let style = Style {
-        format: Format::Pretty,
-        tree: false,
-        extended: false,
-    };
+    let style = Style { format: Format::Pretty, tree: false, extended: false };
     screen::say(&members::render(&snapshot.view, snapshot.system_id, style))?;
     Ok(())
 }

@@ -18,9 +18,7 @@ impl std::str::FromStr for Assignment {
 
     /// The value is JSON where it can be read as JSON, else text.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (key, value) = text
-            .split_once('=')
-            .ok_or("expected KEY=VALUE, as in synchronous_node_count=2")?;
+        let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, as in synchronous_node_count=2")?;
         let path: Vec<String> = match key.strip_prefix(PARAMETERS) {
             Some(parameter) => vec!["postgresql".to_owned(), "parameters".to_owned(), parameter.to_owned()],
             None => key.split('.').map(str::to_owned).collect(),

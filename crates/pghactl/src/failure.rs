@@ -58,9 +58,7 @@ impl Failure {
 }
 
 fn list(unanswered: &[Unanswered]) -> String {
-    unanswered
-        .iter()
-        .fold(String::new(), |text, agent| format!("{text}\n  {agent}"))
+    unanswered.iter().fold(String::new(), |text, agent| format!("{text}\n  {agent}"))
 }
 
 impl fmt::Display for Unanswered {

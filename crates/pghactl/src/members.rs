@@ -47,22 +47,14 @@ fn notes(view: &ClusterView) -> Vec<String> {
     if let Some(switchover) = &view.scheduled_switchover {
         let mut lines = vec![format!("Switchover scheduled at: {}", switchover.at)];
         let parties = [("from", &switchover.from), ("to", &switchover.to)];
-        lines.extend(
-            parties
-                .into_iter()
-                .filter_map(|(word, name)| Some(format!("{word:>24}: {}", name.as_ref()?))),
-        );
+        lines.extend(parties.into_iter().filter_map(|(word, name)| Some(format!("{word:>24}: {}", name.as_ref()?))));
         notes.push(lines.join("\n"));
     }
     notes
 }
 
 fn table(view: &ClusterView, system_id: Option<SystemId>, style: Style) -> Table {
-    let lag = |name| Column {
-        name,
-        heading: "Lag",
-        right: true,
-    };
+    let lag = |name| Column { name, heading: "Lag", right: true };
     let mut columns = vec![
         left("Cluster"),
         left("Member"),
@@ -76,22 +68,10 @@ fn table(view: &ClusterView, system_id: Option<SystemId>, style: Style) -> Table
         lag("Replay Lag"),
     ];
     let optional: [(&'static str, OptionalColumn); 4] = [
-        ("Pending restart", |member, _| {
-            if member.pending_restart {
-                json!("*")
-            } else {
-                Value::Null
-            }
-        }),
+        ("Pending restart", |member, _| if member.pending_restart { json!("*") } else { Value::Null }),
         ("Pending restart reason", pending_restart_reason),
         ("Scheduled restart", |member, _| scheduled_restart(member)),
-        ("Tags", |member, _| {
-            if member.tags.is_empty() {
-                Value::Null
-            } else {
-                Value::Object(member.tags.0.clone())
-            }
-        }),
+        ("Tags", |member, _| if member.tags.is_empty() { Value::Null } else { Value::Object(member.tags.0.clone()) }),
     ];
     let optional: Vec<_> = optional
         .into_iter()
@@ -178,11 +158,7 @@ fn mebibytes(bytes: u64) -> u64 {
 
 /// The port is shown when somebody uses an unusual one or two members share a host.
 fn ports_matter(view: &ClusterView) -> bool {
-    let hosts: Vec<&str> = view
-        .members
-        .iter()
-        .filter_map(|member| member.host.as_deref())
-        .collect();
+    let hosts: Vec<&str> = view.members.iter().filter_map(|member| member.host.as_deref()).collect();
     let distinct: BTreeSet<&str> = hosts.iter().copied().collect();
     let unusual = |member: &MemberView| member.port.is_some_and(|port| port != USUAL_PORT);
     view.members.iter().any(unusual) || distinct.len() < hosts.len()
@@ -216,11 +192,7 @@ fn pending_restart_reason(member: &MemberView, style: Style) -> Value {
         }
     });
     let lines: Vec<String> = changes.collect();
-    if lines.is_empty() {
-        Value::Null
-    } else {
-        json!(lines.join("\n"))
-    }
+    if lines.is_empty() { Value::Null } else { json!(lines.join("\n")) }
 }
 
 fn scheduled_restart(member: &MemberView) -> Value {
@@ -246,8 +218,7 @@ fn tree(view: &ClusterView) -> Vec<(String, &MemberView)> {
     let replicas: BTreeSet<&str> = rest.iter().map(|member| member.name.as_str()).collect();
     let source = |member: &MemberView| {
         let tag = member.tags.replicatefrom();
-        tag.filter(|source| *source != member.name && replicas.contains(source))
-            .map(str::to_owned)
+        tag.filter(|source| *source != member.name && replicas.contains(source)).map(str::to_owned)
     };
     let (direct, cascaded): (Vec<_>, Vec<_>) = rest.into_iter().partition(|member| source(member).is_none());
     let mut waiting = cascaded;
@@ -269,10 +240,7 @@ fn descend<'a>(
     order: &mut Vec<(String, &'a MemberView)>,
 ) {
     order.push((format!("{:1$}+ {2}", "", (level - 1) * 2, member.name), member));
-    while let Some(at) = waiting
-        .iter()
-        .position(|other| source(other).as_deref() == Some(member.name.as_str()))
-    {
+    while let Some(at) = waiting.iter().position(|other| source(other).as_deref() == Some(member.name.as_str())) {
         let next = waiting.remove(at);
         descend(next, level + 1, waiting, source, order);
     }

@@ -52,16 +52,8 @@ impl Settings {
         let default = Path::new(DEFAULT_FILE);
         let path = cli.config.as_deref().unwrap_or(default);
         let needed = cli.config.is_some() || cli.agent.is_empty();
-        let file = if needed || path.exists() {
-            Some(read(path)?)
-        } else {
-            None
-        };
-        let file = file.unwrap_or(Document {
-            cluster: None,
-            agents: Vec::new(),
-            secrets_file: None,
-        });
+        let file = if needed || path.exists() { Some(read(path)?) } else { None };
+        let file = file.unwrap_or(Document { cluster: None, agents: Vec::new(), secrets_file: None });
         let addresses = if cli.agent.is_empty() { &file.agents } else { &cli.agent };
         if addresses.is_empty() {
             return Err(Failure::File {
@@ -73,9 +65,7 @@ impl Settings {
         Ok(Self {
             // Agents given by hand may belong to another cluster than the one this host is part of.
             cluster: file.cluster.filter(|_| cli.agent.is_empty()),
-            agents: agents
-                .collect::<Result<_, _>>()
-                .map_err(|error| Failure::Usage(error.to_string()))?,
+            agents: agents.collect::<Result<_, _>>().map_err(|error| Failure::Usage(error.to_string()))?,
             secrets_file: file.secrets_file.unwrap_or_else(|| DEFAULT_SECRETS.into()),
         })
     }
@@ -83,10 +73,7 @@ impl Settings {
     /// The password for calls that change something.
     pub(crate) fn credentials(&self) -> Result<Credentials, Failure> {
         let path = &self.secrets_file;
-        let wrong = |problem: String| Failure::File {
-            path: path.clone(),
-            problem,
-        };
+        let wrong = |problem: String| Failure::File { path: path.clone(), problem };
         let text = fs::read_to_string(path).map_err(|error| {
             wrong(match error.kind() {
                 io::ErrorKind::PermissionDenied => "permission denied. It holds the password for commands that change \
@@ -104,14 +91,9 @@ impl Settings {
 }
 
 fn read(path: &Path) -> Result<Document, Failure> {
-    let wrong = |problem: String| Failure::File {
-        path: path.to_owned(),
-        problem,
-    };
+    let wrong = |problem: String| Failure::File { path: path.to_owned(), problem };
     let text = fs::read_to_string(path).map_err(|error| {
-        wrong(format!(
-            "{error}. It names the cluster's agents; without it say which, as in --agent db1:8008"
-        ))
+        wrong(format!("{error}. It names the cluster's agents; without it say which, as in --agent db1:8008"))
     })?;
     toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))
 }

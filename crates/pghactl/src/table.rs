@@ -30,20 +30,12 @@ pub(crate) struct Column {
 
 /// A column of text.
 pub(crate) const fn left(name: &'static str) -> Column {
-    Column {
-        name,
-        heading: name,
-        right: false,
-    }
+    Column { name, heading: name, right: false }
 }
 
 /// A column of numbers.
 pub(crate) const fn right(name: &'static str) -> Column {
-    Column {
-        name,
-        heading: name,
-        right: true,
-    }
+    Column { name, heading: name, right: true }
 }
 
 /// Rows, the same for all formats. `Value::Null` is an empty place.
@@ -133,11 +125,7 @@ impl Table {
             let places = self.columns.iter().zip(row);
             let kept = places.filter(|(_, value)| !(self.skip_empty && value.is_null()));
             let entries = kept.map(|(column, value)| {
-                let value = if value.is_null() {
-                    Value::from("")
-                } else {
-                    value.clone()
-                };
+                let value = if value.is_null() { Value::from("") } else { value.clone() };
                 (column.name.to_owned(), value)
             });
             Value::Object(entries.collect())
@@ -151,11 +139,7 @@ fn row_lines(columns: &[Column], widths: &[usize], row: &[String]) -> Vec<String
     let line = |at: usize| {
         let places = columns.iter().zip(widths).zip(row).map(|((column, width), text)| {
             let part = text.lines().nth(at).unwrap_or_default();
-            if column.right {
-                format!("| {part:>width$} ")
-            } else {
-                format!("| {part:<width$} ")
-            }
+            if column.right { format!("| {part:>width$} ") } else { format!("| {part:<width$} ") }
         });
         places.collect::<String>() + "|"
     };
@@ -183,11 +167,7 @@ fn yaml_sequence(objects: &[Value]) -> String {
             lines.push(format!("{} {line}", if index == 0 { "-" } else { " " }));
         }
     }
-    if lines.is_empty() {
-        "[]".to_owned()
-    } else {
-        lines.join("\n")
-    }
+    if lines.is_empty() { "[]".to_owned() } else { lines.join("\n") }
 }
 
 /// One line per entry, in the order of their names; objects that are not empty are indented.
@@ -214,9 +194,8 @@ fn yaml_flow(value: &Value) -> String {
         }
         Value::Object(object) => {
             let entries = sorted(object).into_iter();
-            let entries: Vec<String> = entries
-                .map(|(key, value)| format!("{}: {}", yaml_text(key), yaml_flow(value)))
-                .collect();
+            let entries: Vec<String> =
+                entries.map(|(key, value)| format!("{}: {}", yaml_text(key), yaml_flow(value))).collect();
             format!("{{{}}}", entries.join(", "))
         }
         plain => plain.to_string(),
@@ -239,11 +218,7 @@ fn yaml_text(text: &str) -> String {
         && text.chars().all(plain)
         && !text.ends_with(' ')
         && !WORDS.contains(&text.to_ascii_lowercase().as_str());
-    if safe {
-        text.to_owned()
-    } else {
-        Value::from(text).to_string()
-    }
+    if safe { text.to_owned() } else { Value::from(text).to_string() }
 }
 
 #[cfg(test)]
@@ -255,13 +230,7 @@ mod tests {
     fn history() -> Table {
         Table {
             title: None,
-            columns: vec![
-                right("TL"),
-                right("LSN"),
-                left("Reason"),
-                left("Timestamp"),
-                left("New Leader"),
-            ],
+            columns: vec![right("TL"), right("LSN"), left("Reason"), left("Timestamp"), left("New Leader")],
             rows: vec![
                 vec![
                     json!(1),

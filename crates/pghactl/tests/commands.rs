@@ -61,20 +61,13 @@ fn cluster(leader: &str) -> String {
         let (role, rest) = if name == leader {
             ("leader", "")
         } else {
-            (
-                "sync_standby",
-                r#","receive_lsn":"0/5","receive_lag":0,"replay_lsn":"0/5","replay_lag":0"#,
-            )
+            ("sync_standby", r#","receive_lsn":"0/5","receive_lag":0,"replay_lsn":"0/5","replay_lag":0"#)
         };
         format!(
             r#"{{"name":"{name}","role":"{role}","state":"running","host":"10.0.0.{host}","port":5432,"timeline":3{rest}}}"#
         )
     };
-    format!(
-        r#"{{"members":[{},{}],"scope":"main"}}"#,
-        member("db1", 1),
-        member("db2", 2)
-    )
+    format!(r#"{{"members":[{},{}],"scope":"main"}}"#, member("db1", 1), member("db2", 2))
 }
 
 const STATUS: &str = r#"{"state":"running","role":"primary","server_version":150008,"dcs_last_seen":7,
@@ -98,15 +91,9 @@ impl Home {
         let path = std::env::temp_dir().join(format!("pghactl-{test}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         let secrets = path.join("secrets.toml");
-        fs::write(
-            &secrets,
-            "superuser_password = \"a\"\nrest_username = \"admin\"\nrest_password = \"secret\"\n",
-        )
-        .unwrap();
-        let file = format!(
-            "cluster = \"main\"\nagents = {agents:?}\nsecrets_file = \"{}\"\n",
-            secrets.display()
-        );
+        fs::write(&secrets, "superuser_password = \"a\"\nrest_username = \"admin\"\nrest_password = \"secret\"\n")
+            .unwrap();
+        let file = format!("cluster = \"main\"\nagents = {agents:?}\nsecrets_file = \"{}\"\n", secrets.display());
         fs::write(path.join("pghactl.toml"), file).unwrap();
         Self(path)
     }
@@ -135,11 +122,8 @@ struct Outcome {
 }
 
 fn run(command: &mut Command) -> Outcome {
-    let Output { status, stdout, stderr } = command
-        .env_remove("PGHACTL_CONFIG")
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap();
+    let Output { status, stdout, stderr } =
+        command.env_remove("PGHACTL_CONFIG").stdin(std::process::Stdio::null()).output().unwrap();
     Outcome {
         code: status.code().unwrap(),
         out: String::from_utf8(stdout).unwrap(),
@@ -161,10 +145,7 @@ fn list_names_the_agents_that_are_silent() {
             .contains("| db2    | 10.0.0.2 | Sync Standby | running |  3 |         0/5 |   0 |        0/5 |   0 |"),
         "{outcome:?}"
     );
-    assert!(
-        outcome.err.contains(&format!("{down}: connection refused")),
-        "{outcome:?}"
-    );
+    assert!(outcome.err.contains(&format!("{down}: connection refused")), "{outcome:?}");
 }
 
 #[test]
@@ -217,10 +198,7 @@ fn mistakes_in_usage_exit_with_2() {
     }
     let missing = run(Command::new(env!("CARGO_BIN_EXE_pghactl")).args(["--config", "/nonexistent/x.toml", "list"]));
     assert_eq!(missing.code, 2, "{missing:?}");
-    assert!(
-        missing.err.contains("/nonexistent/x.toml") && missing.err.contains("--agent"),
-        "{missing:?}"
-    );
+    assert!(missing.err.contains("/nonexistent/x.toml") && missing.err.contains("--agent"), "{missing:?}");
 
     fs::write(home.0.join("pghactl.toml"), "agents = []\nagent = 1\n").unwrap();
     let mistyped = home.run(&["list"]);
@@ -238,17 +216,10 @@ fn without_a_password_nothing_is_sent() {
     assert!(outcome.err.contains("secrets.toml: no such file"), "{outcome:?}");
     assert!(seen.lock().unwrap().is_empty());
 
-    fs::write(
-        home.0.join("secrets.toml"),
-        "rest_username = \"admin\"\nrest_password = 5\n",
-    )
-    .unwrap();
+    fs::write(home.0.join("secrets.toml"), "rest_username = \"admin\"\nrest_password = 5\n").unwrap();
     let outcome = home.run(&["pause"]);
     assert_eq!(outcome.code, 2, "{outcome:?}");
-    assert!(
-        outcome.err.contains("expected a string") && !outcome.err.contains("admin"),
-        "{outcome:?}"
-    );
+    assert!(outcome.err.contains("expected a string") && !outcome.err.contains("admin"), "{outcome:?}");
 }
 
 #[test]
@@ -268,10 +239,7 @@ fn a_switchover_shows_before_and_after() {
     let home = Home::new("switchover", &[up]);
     let outcome = home.run(&["switchover", "--candidate", "db2", "--yes"]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    let (before, after) = outcome
-        .out
-        .split_once("Successfully switched over to \"db2\"\n")
-        .unwrap();
+    let (before, after) = outcome.out.split_once("Successfully switched over to \"db2\"\n").unwrap();
     assert!(before.contains("| db1    | 10.0.0.1 | Leader "), "{before}");
     assert!(after.contains("| db2    | 10.0.0.2 | Leader "), "{after}");
     let requests = seen.lock().unwrap();
@@ -287,16 +255,10 @@ fn a_refusal_is_a_failure() {
         other => calm(other),
     });
     let home = Home::new("refusal", &[up]);
-    for arguments in [
-        &["switchover", "--yes"][..],
-        &["failover", "--candidate", "db2", "--yes"],
-    ] {
+    for arguments in [&["switchover", "--yes"][..], &["failover", "--candidate", "db2", "--yes"]] {
         let outcome = home.run(arguments);
         assert_eq!(outcome.code, 1, "{outcome:?}");
-        assert!(
-            outcome.err.contains("412: switchover is not possible: no candidate"),
-            "{outcome:?}"
-        );
+        assert!(outcome.err.contains("412: switchover is not possible: no candidate"), "{outcome:?}");
     }
 }
 
@@ -305,45 +267,27 @@ fn what_makes_no_sense_is_not_asked_for() {
     let (up, seen) = agent(calm);
     let home = Home::new("sense", &[up]);
     for (arguments, code, words) in [
-        (
-            &["switchover", "--candidate", "db1", "--yes"][..],
-            1,
-            "is the leader already",
-        ),
-        (
-            &["switchover", "--candidate", "db9", "--yes"],
-            1,
-            "its members are: db1, db2",
-        ),
+        (&["switchover", "--candidate", "db1", "--yes"][..], 1, "is the leader already"),
+        (&["switchover", "--candidate", "db9", "--yes"], 1, "its members are: db1, db2"),
         (&["switchover"], 2, "--yes"),
         (&["reinit", "db1", "--yes"], 1, "Hand over first"),
         (&["restart", "db2"], 1, "does not say where its agent listens"),
-        (
-            &["config", "set", "synchronous_node_count=0"],
-            1,
-            "expected a whole number of 1 or more",
-        ),
+        (&["config", "set", "synchronous_node_count=0"], 1, "expected a whole number of 1 or more"),
     ] {
         let outcome = home.run(arguments);
         assert_eq!(outcome.code, code, "{outcome:?}");
         assert!(outcome.err.contains(words), "{outcome:?}");
     }
-    let changes = seen
-        .lock()
-        .unwrap()
-        .iter()
-        .filter(|request| !request.starts_with("GET"))
-        .count();
+    let changes = seen.lock().unwrap().iter().filter(|request| !request.starts_with("GET")).count();
     assert_eq!(changes, 0);
 }
 
 #[test]
 fn settings_are_changed_once() {
     let (up, seen) = agent(|line| match line {
-        "PATCH /config" => (
-            200,
-            r#"{"ttl":30,"synchronous_mode":true,"sycnhronous_node_count":2,"pause":true}"#.to_owned(),
-        ),
+        "PATCH /config" => {
+            (200, r#"{"ttl":30,"synchronous_mode":true,"sycnhronous_node_count":2,"pause":true}"#.to_owned())
+        }
         other => calm(other),
     });
     let home = Home::new("config", &[up]);
@@ -366,10 +310,7 @@ fn settings_are_changed_once() {
         .filter(|request| request.starts_with("PATCH"))
         .filter_map(|request| request.split("\r\n\r\n").nth(1))
         .collect();
-    assert_eq!(
-        bodies,
-        [r#"{"sycnhronous_node_count":2,"ttl":30}"#, r#"{"pause":true}"#]
-    );
+    assert_eq!(bodies, [r#"{"sycnhronous_node_count":2,"ttl":30}"#, r#"{"pause":true}"#]);
 }
 
 #[test]
@@ -389,39 +330,19 @@ fn why_and_history_and_version() {
     let home = Home::new("why", &[up]);
     let why = home.run(&["why"]);
     assert_eq!(why.code, 0, "{why:?}");
-    assert!(
-        why.out
-            .starts_with("db1: I am the primary\n    leading, since 2026-01-01T10:00:00+00:00"),
-        "{why:?}"
-    );
-    assert!(
-        why.out.ends_with("epoch 7, lease holds 4s, watchdog armed\n"),
-        "{why:?}"
-    );
+    assert!(why.out.starts_with("db1: I am the primary\n    leading, since 2026-01-01T10:00:00+00:00"), "{why:?}");
+    assert!(why.out.ends_with("epoch 7, lease holds 4s, watchdog armed\n"), "{why:?}");
     let history = home.run(&["history"]);
-    assert!(
-        history.out.contains("|  1 | 83886080 | no recovery target specified |"),
-        "{history:?}"
-    );
+    assert!(history.out.contains("|  1 | 83886080 | no recovery target specified |"), "{history:?}");
     let version = home.run(&["version"]);
-    assert!(
-        version.out.ends_with("db1: agent 4.1.4, PostgreSQL 15.8\n"),
-        "{version:?}"
-    );
+    assert!(version.out.ends_with("db1: agent 4.1.4, PostgreSQL 15.8\n"), "{version:?}");
 }
 
 #[test]
 fn help_is_complete() {
     let outcome = run(Command::new(env!("CARGO_BIN_EXE_pghactl")).arg("--help"));
     assert_eq!(outcome.code, 0);
-    for word in [
-        "switchover",
-        "reinit",
-        "Exit status:",
-        "/etc/pgha/pghactl.toml",
-        "PGHACTL_CONFIG",
-        "Examples:",
-    ] {
+    for word in ["switchover", "reinit", "Exit status:", "/etc/pgha/pghactl.toml", "PGHACTL_CONFIG", "Examples:"] {
         assert!(outcome.out.contains(word), "{word} is missing:\n{}", outcome.out);
     }
 }

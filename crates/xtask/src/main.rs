@@ -43,12 +43,7 @@ enum Chore {
 fn main() -> ExitCode {
     let chore = Cli::parse().chore;
     // The lab tells on standard error what it does.
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        .with_level(false)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false).with_level(false).init();
     match act(chore) {
         Ok(code) => code,
         Err(error) => {
@@ -66,11 +61,7 @@ fn act(chore: Chore) -> Result<ExitCode> {
             shell::run(shell::cargo().args(["build", "--quiet", "--package", "pgha-lab"]))?;
             let program = shell::target_directory()?.join("debug/pgha-lab");
             let status = shell::as_root(&program).args(arguments).status()?;
-            Ok(if status.success() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(shell::code(status))
-            })
+            Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(shell::code(status)) })
         }
     }
 }

@@ -17,11 +17,7 @@ const CLUSTERS: &str = "/etc/postgresql-common/createcluster.conf";
 
 /// Installs what is missing; says what it does.
 pub(crate) fn ensure(wanted: &[&str]) -> Result<()> {
-    let missing: Vec<&str> = wanted
-        .iter()
-        .copied()
-        .filter(|package| !is_installed(package))
-        .collect();
+    let missing: Vec<&str> = wanted.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -30,13 +26,7 @@ pub(crate) fn ensure(wanted: &[&str]) -> Result<()> {
     let quiet = Quiet::keep()?;
     let installed = shell::run(
         shell::as_root("env")
-            .args([
-                "DEBIAN_FRONTEND=noninteractive",
-                "apt-get",
-                "install",
-                "--yes",
-                "--quiet=2",
-            ])
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet=2"])
             .args(["--no-install-recommends", "-o", "Dpkg::Use-Pty=0"])
             .args(&missing)
             .stdout(Stdio::null()),
@@ -71,11 +61,7 @@ impl Quiet {
     }
 
     fn end(self) -> Result<()> {
-        if self.policy {
-            shell::run(shell::as_root("rm").arg(POLICY))
-        } else {
-            Ok(())
-        }
+        if self.policy { shell::run(shell::as_root("rm").arg(POLICY)) } else { Ok(()) }
     }
 }
 
@@ -90,8 +76,7 @@ fn write_as_root(path: &str, text: &str) -> Result<()> {
         .spawn()
         .with_context(|| format!("writing {path}"))?;
     if let Some(mut pipe) = tee.stdin.take() {
-        pipe.write_all(text.as_bytes())
-            .with_context(|| format!("writing {path}"))?;
+        pipe.write_all(text.as_bytes()).with_context(|| format!("writing {path}"))?;
     }
     let status = tee.wait().with_context(|| format!("writing {path}"))?;
     if !status.success() {

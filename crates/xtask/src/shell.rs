@@ -12,11 +12,7 @@ use serde::Deserialize;
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .unwrap_or(Path::new("/"))
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).to_owned()
 }
 
 /// Cargo as the caller called it.
@@ -37,9 +33,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
         return command(program);
     }
     let mut sudo = command("sudo");
-    sudo.arg("--preserve-env=CARGO_TARGET_DIR,RUST_BACKTRACE,TERM,NO_COLOR")
-        .arg("--")
-        .arg(program);
+    sudo.arg("--preserve-env=CARGO_TARGET_DIR,PGHA_BIN_DIR,RUST_BACKTRACE,TERM,NO_COLOR").arg("--").arg(program);
     sudo
 }
 
@@ -50,9 +44,7 @@ pub(crate) fn is_root() -> bool {
 
 /// Runs with our input and output; an exit code other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("starting `{}`", display(command)))?;
+    let status = command.status().with_context(|| format!("starting `{}`", display(command)))?;
     if !status.success() {
         bail!("`{}` failed ({status})", display(command));
     }
@@ -61,9 +53,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs and returns standard output; an exit code other than 0 is an error.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("starting `{}`", display(command)))?;
+    let output = command.output().with_context(|| format!("starting `{}`", display(command)))?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
         bail!("`{}` failed ({}): {}", display(command), output.status, why.trim());
@@ -89,8 +79,5 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
 
 fn display(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| pgha_lab::quote(&word.to_string_lossy()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| pgha_lab::quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }

@@ -8,36 +8,18 @@ use serde::Deserialize;
 use crate::{packages, shell};
 
 /// For the tests that run real servers on this machine.
-const SERVERS: [&str; 5] = [
-    "default-jre-headless",
-    "haproxy",
-    "pgbackrest",
-    "postgresql-15",
-    "zookeeper",
-];
+const SERVERS: [&str; 5] = ["default-jre-headless", "haproxy", "pgbackrest", "postgresql-15", "zookeeper"];
 
 /// A part's name and what it does.
 type Part = (&'static str, fn() -> Result<()>);
 
 const PARTS: [Part; 5] = [
     ("packages", install),
-    ("format", || {
-        shell::run(shell::cargo().args(["fmt", "--all", "--check"]))
-    }),
+    ("format", || shell::run(shell::cargo().args(["fmt", "--all", "--check"]))),
     ("lints", || {
-        shell::run(shell::cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     }),
-    ("unit and process tests", || {
-        shell::run(shell::cargo().args(["test", "--workspace", "--quiet"]))
-    }),
+    ("unit and process tests", || shell::run(shell::cargo().args(["test", "--workspace", "--quiet"]))),
     ("tests on lab hosts", lab),
 ];
 
@@ -59,9 +41,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         let verdict = if result.is_ok() { "ok" } else { "FAILED" };
         println!("{name:<26} {:>8.1}  {verdict}", took.as_secs_f64());
     }
-    let first = results
-        .into_iter()
-        .find_map(|(name, _, result)| Some((name, result.err()?)));
+    let first = results.into_iter().find_map(|(name, _, result)| Some((name, result.err()?)));
     Ok(match first {
         None => ExitCode::SUCCESS,
         Some((name, error)) => {
@@ -81,10 +61,12 @@ fn install() -> Result<()> {
 fn lab() -> Result<()> {
     // The installer's own tests drive the programs that a user would call.
     shell::run(shell::cargo().args(["build", "--release", "--quiet"]))?;
+    let programs = shell::target_directory()?.join("release");
     let mut failed = Vec::new();
     for (name, program) in executables()? {
         let mut test = shell::as_root(program);
-        if shell::run(test.args(["--ignored", "--test-threads=1"])).is_err() {
+        test.env("PGHA_BIN_DIR", &programs).args(["--ignored", "--test-threads=1"]);
+        if shell::run(&mut test).is_err() {
             failed.push(name);
         }
     }

@@ -67,21 +67,11 @@ struct Problems(Vec<Problem>);
 
 impl Problems {
     fn global(&mut self, title: impl Into<String>, help: impl Into<String>) {
-        self.0.push(Problem {
-            title: title.into(),
-            place: None,
-            other: None,
-            help: help.into(),
-        });
+        self.0.push(Problem { title: title.into(), place: None, other: None, help: help.into() });
     }
 
     fn at(&mut self, span: Range<usize>, title: impl Into<String>, label: impl Into<String>, help: impl Into<String>) {
-        self.0.push(Problem {
-            title: title.into(),
-            place: Some((span, label.into())),
-            other: None,
-            help: help.into(),
-        });
+        self.0.push(Problem { title: title.into(), place: Some((span, label.into())), other: None, help: help.into() });
     }
 
     fn between(
@@ -108,12 +98,7 @@ fn cluster_name(inventory: &Inventory, problems: &mut Problems) -> Option<Cluste
     match ClusterName::try_from(name.get_ref().as_str()) {
         Ok(good) => Some(good),
         Err(error) => {
-            problems.at(
-                name.span(),
-                "cluster.name cannot be used",
-                "this name",
-                error.to_string(),
-            );
+            problems.at(name.span(), "cluster.name cannot be used", "this name", error.to_string());
             None
         }
     }
@@ -148,10 +133,8 @@ fn nonzero(given: Option<&Spanned<u16>>, default: u16, key: &str, problems: &mut
 
 fn hosts(inventory: &Inventory, problems: &mut Problems) -> Vec<Host> {
     if inventory.hosts.is_empty() {
-        problems.global(
-            "the inventory names no hosts",
-            "add [[hosts]] entries, each with `name`, `address` and `roles`",
-        );
+        problems
+            .global("the inventory names no hosts", "add [[hosts]] entries, each with `name`, `address` and `roles`");
     }
     let mut names: BTreeMap<String, &Spanned<String>> = BTreeMap::new();
     let mut addresses: BTreeMap<(String, u16), Range<usize>> = BTreeMap::new();
@@ -212,12 +195,9 @@ fn hosts(inventory: &Inventory, problems: &mut Problems) -> Vec<Host> {
                 ssh: login,
                 tags: section.tags.clone(),
             }),
-            Err(error) => problems.at(
-                section.name.span(),
-                "the host's name cannot be used",
-                "this name",
-                error.to_string(),
-            ),
+            Err(error) => {
+                problems.at(section.name.span(), "the host's name cannot be used", "this name", error.to_string())
+            }
         }
     }
     slots(inventory, problems);
@@ -253,11 +233,7 @@ fn roles(section: &HostSection, problems: &mut Problems) -> BTreeSet<Role> {
                 role.span(),
                 "again here",
                 (first, "named here".to_owned()),
-                format!(
-                    "host `{}` has the role `{}` twice",
-                    section.name.get_ref(),
-                    role.get_ref().as_str()
-                ),
+                format!("host `{}` has the role `{}` twice", section.name.get_ref(), role.get_ref().as_str()),
                 "name each role once",
             );
         }
@@ -310,11 +286,7 @@ fn plain_address(address: &str) -> bool {
 }
 
 fn ensemble(inventory: &Inventory, problems: &mut Problems) {
-    let servers: Vec<&HostSection> = inventory
-        .hosts
-        .iter()
-        .filter(|host| has(host, Role::Zookeeper))
-        .collect();
+    let servers: Vec<&HostSection> = inventory.hosts.iter().filter(|host| has(host, Role::Zookeeper)).collect();
     if inventory.hosts.is_empty() {
         return;
     }
@@ -354,13 +326,7 @@ fn archive(inventory: &Inventory, problems: &mut Problems) -> Option<Archive> {
             "expected one: all members push to the same repository",
         );
     }
-    match (
-        inventory
-            .archive
-            .as_ref()
-            .map(|archive| (archive.span(), archive.get_ref())),
-        holders.first(),
-    ) {
+    match (inventory.archive.as_ref().map(|archive| (archive.span(), archive.get_ref())), holders.first()) {
         (Some((span, ArchiveSection::Directory { path })), holder) => {
             if let Some(holder) = holder {
                 problems.between(
@@ -403,12 +369,7 @@ fn archive(inventory: &Inventory, problems: &mut Problems) -> Option<Archive> {
             keep_full: match section {
                 Some((span, ArchiveSection::Pgbackrest { keep_full })) => {
                     if *keep_full == 0 {
-                        problems.at(
-                            span,
-                            "archive.keep_full cannot be 0",
-                            "this archive",
-                            "expected 1 or more",
-                        );
+                        problems.at(span, "archive.keep_full cannot be 0", "this archive", "expected 1 or more");
                     }
                     *keep_full
                 }
@@ -420,16 +381,13 @@ fn archive(inventory: &Inventory, problems: &mut Problems) -> Option<Archive> {
 
 fn plain_path(path: &std::path::Path) -> bool {
     path.to_str().is_some_and(|path| {
-        path.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-'))
+        path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-'))
     })
 }
 
 fn haproxy(section: &HaproxySection, problems: &mut Problems) -> Haproxy {
     let networks = match &section.stats_networks {
-        None => ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
-            .map(str::to_owned)
-            .to_vec(),
+        None => ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].map(str::to_owned).to_vec(),
         Some(networks) => {
             cidrs(networks, "haproxy.stats_networks", problems);
             networks.get_ref().clone()
@@ -485,38 +443,22 @@ fn ports(inventory: &Inventory, port: u16, haproxy: &Haproxy, archive: Option<&A
         };
         let mut listeners: Vec<Listener> = Vec::new();
         let mut add = |port: u16, what: &str, span: Range<usize>| {
-            listeners.push(Listener {
-                port,
-                what: what.to_owned(),
-                span,
-            });
+            listeners.push(Listener { port, what: what.to_owned(), span });
         };
-        add(
-            host.ssh.port.or(inventory.ssh.port).unwrap_or(22),
-            "SSH",
-            host.name.span(),
-        );
+        add(host.ssh.port.or(inventory.ssh.port).unwrap_or(22), "SSH", host.name.span());
         if has(host, Role::Postgres) {
             let span = span_of(Role::Postgres);
             add(
                 port,
                 "PostgreSQL (role `postgres`, cluster.port)",
-                inventory
-                    .cluster
-                    .port
-                    .as_ref()
-                    .map_or_else(|| span.clone(), Spanned::span),
+                inventory.cluster.port.as_ref().map_or_else(|| span.clone(), Spanned::span),
             );
             add(REST_PORT, "the agent (role `postgres`)", span);
         }
         if has(host, Role::Zookeeper) {
             let span = span_of(Role::Zookeeper);
             add(ZOOKEEPER_PORT, "ZooKeeper (role `zookeeper`)", span.clone());
-            add(
-                ZOOKEEPER_PEER_PORTS.0,
-                "ZooKeeper's followers (role `zookeeper`)",
-                span.clone(),
-            );
+            add(ZOOKEEPER_PEER_PORTS.0, "ZooKeeper's followers (role `zookeeper`)", span.clone());
             add(ZOOKEEPER_PEER_PORTS.1, "ZooKeeper's elections (role `zookeeper`)", span);
         }
         let pgbackrest = matches!(archive, Some(Archive::Pgbackrest { .. }));
@@ -528,16 +470,8 @@ fn ports(inventory: &Inventory, port: u16, haproxy: &Haproxy, archive: Option<&A
             let section = &inventory.haproxy;
             for (port, what, given) in [
                 (haproxy.port, "HAProxy (role `haproxy`, haproxy.port)", &section.port),
-                (
-                    haproxy.read_port,
-                    "HAProxy (role `haproxy`, haproxy.read_port)",
-                    &section.read_port,
-                ),
-                (
-                    haproxy.stats_port,
-                    "HAProxy (role `haproxy`, haproxy.stats_port)",
-                    &section.stats_port,
-                ),
+                (haproxy.read_port, "HAProxy (role `haproxy`, haproxy.read_port)", &section.read_port),
+                (haproxy.stats_port, "HAProxy (role `haproxy`, haproxy.stats_port)", &section.stats_port),
             ] {
                 add(port, what, given.as_ref().map_or_else(|| span.clone(), Spanned::span));
             }
@@ -550,11 +484,7 @@ fn ports(inventory: &Inventory, port: u16, haproxy: &Haproxy, archive: Option<&A
                 listener.span.clone(),
                 listener.what.clone(),
                 (first.span.clone(), first.what.clone()),
-                format!(
-                    "two roles want port {} of host `{}`",
-                    listener.port,
-                    host.name.get_ref()
-                ),
+                format!("two roles want port {} of host `{}`", listener.port, host.name.get_ref()),
                 if has(host, Role::Haproxy) && has(host, Role::Postgres) {
                     "give HAProxy other ports: [haproxy] port = 5000, read_port = 5001"
                 } else {
@@ -597,10 +527,7 @@ fn postgres(section: &PostgresSection, problems: &mut Problems) -> PostgresChoic
             _ => {
                 problems.at(
                     value.span(),
-                    format!(
-                        "postgres.parameters.{} has a value that no setting takes",
-                        name.get_ref()
-                    ),
+                    format!("postgres.parameters.{} has a value that no setting takes", name.get_ref()),
                     "this value",
                     "expected a text of one line, a number, true or false",
                 );
@@ -642,19 +569,14 @@ fn postgres(section: &PostgresSection, problems: &mut Problems) -> PostgresChoic
 
 fn databases(inventory: &Inventory, problems: &mut Problems) -> Vec<Database> {
     let Some(sections) = &inventory.databases else {
-        return vec![Database {
-            name: "app".to_owned(),
-            owner: "app".to_owned(),
-        }];
+        return vec![Database { name: "app".to_owned(), owner: "app".to_owned() }];
     };
     let mut seen: BTreeMap<&str, Range<usize>> = BTreeMap::new();
     let mut databases = Vec::new();
     for section in sections {
         let owner = section.owner.as_ref().unwrap_or(&section.name);
-        for (spot, what, reserved) in [
-            (&section.name, "database", RESERVED_DATABASES),
-            (owner, "role", RESERVED_ROLES),
-        ] {
+        for (spot, what, reserved) in [(&section.name, "database", RESERVED_DATABASES), (owner, "role", RESERVED_ROLES)]
+        {
             let name = spot.get_ref().as_str();
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
             let good = (1..=63).contains(&name.len())
@@ -678,10 +600,7 @@ fn databases(inventory: &Inventory, problems: &mut Problems) -> Vec<Database> {
                 "name each database once",
             );
         }
-        databases.push(Database {
-            name: section.name.get_ref().clone(),
-            owner: owner.get_ref().clone(),
-        });
+        databases.push(Database { name: section.name.get_ref().clone(), owner: owner.get_ref().clone() });
     }
     databases
 }

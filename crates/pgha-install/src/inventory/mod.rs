@@ -197,10 +197,8 @@ impl Role {
 
 /// Reads an inventory file and checks it as a whole.
 pub fn load(path: &Path) -> Result<Cluster, InventoryError> {
-    let text = std::fs::read_to_string(path).map_err(|source| InventoryError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| InventoryError::Unreadable { path: path.to_owned(), source })?;
     let mut cluster = parse(&path.display().to_string(), &text)?;
     // Files that the inventory names are found from its own directory, wherever the installer is started.
     let directory = path.parent().unwrap_or(Path::new(""));

@@ -46,11 +46,7 @@ impl InventoryError {
             place: Some((span, String::new())),
             other: None,
             title,
-            help: if help.is_empty() {
-                "docs/install.md lists every section and key".to_owned()
-            } else {
-                help
-            },
+            help: if help.is_empty() { "docs/install.md lists every section and key".to_owned() } else { help },
         };
         Self::semantic(name, text, &[problem])
     }

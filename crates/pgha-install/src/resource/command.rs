@@ -87,11 +87,7 @@ impl Resource for Command {
             summary: self.summary.clone(),
             detail: Vec::new(),
             danger: None,
-            action: Action {
-                script: self.script.clone(),
-                input: Arc::from([]),
-                patience: self.patience,
-            },
+            action: Action { script: self.script.clone(), input: Arc::from([]), patience: self.patience },
         })
     }
 

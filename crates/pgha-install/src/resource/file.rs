@@ -67,12 +67,7 @@ impl File {
 
     /// A program.
     pub fn program(path: impl Into<String>, content: Content) -> Self {
-        Self {
-            content,
-            mode: 0o755,
-            shown: false,
-            ..Self::public(path, "")
-        }
+        Self { content, mode: 0o755, shown: false, ..Self::public(path, "") }
     }
 
     /// Sets mode, owner and group.
@@ -109,10 +104,7 @@ impl File {
         let Some(there) = facts.files.get(&self.path) else {
             return false;
         };
-        let ours = there
-            .text
-            .as_ref()
-            .is_some_and(|text| text.contains(crate::render::MARK));
+        let ours = there.text.as_ref().is_some_and(|text| text.contains(crate::render::MARK));
         self.package.is_some() && !ours && !facts.pristine.contains(&self.path)
     }
 
@@ -129,15 +121,8 @@ impl File {
         if backup {
             let _infallible = write!(script, "[ -e {path}.before-pgha ] || cp -a {path} {path}.before-pgha; ");
         }
-        let _infallible = write!(
-            script,
-            "sync \"$new\"; mv -fT \"$new\" {path}; sync \"$(dirname {path})\""
-        );
-        Action {
-            script,
-            input: Arc::clone(&self.content.bytes),
-            patience: Duration::from_secs(60),
-        }
+        let _infallible = write!(script, "sync \"$new\"; mv -fT \"$new\" {path}; sync \"$(dirname {path})\"");
+        Action { script, input: Arc::clone(&self.content.bytes), patience: Duration::from_secs(60) }
     }
 
     fn attributes(&self, there: &FileFact) -> Vec<String> {
@@ -151,10 +136,7 @@ fn attributes(there: &FileFact, mode: u32, owner: &str, group: &str) -> Vec<Stri
         lines.extend([format!("-mode {:04o}", there.mode), format!("+mode {mode:04o}")]);
     }
     if (there.owner.as_str(), there.group.as_str()) != (owner, group) {
-        lines.extend([
-            format!("-owner {}:{}", there.owner, there.group),
-            format!("+owner {owner}:{group}"),
-        ]);
+        lines.extend([format!("-owner {}:{}", there.owner, there.group), format!("+owner {owner}:{group}")]);
     }
     lines
 }
@@ -201,10 +183,7 @@ impl Resource for File {
             summary: format!("change {}", self.path),
             detail,
             danger: foreign.then(|| {
-                Danger::Loss(format!(
-                    "{} is somebody's work; it is replaced and kept as {0}.before-pgha",
-                    self.path
-                ))
+                Danger::Loss(format!("{} is somebody's work; it is replaced and kept as {0}.before-pgha", self.path))
             }),
             action: self.action(foreign),
         })
@@ -227,12 +206,7 @@ pub struct Directory {
 impl Directory {
     /// A directory with its mode, owner and group.
     pub fn new(path: impl Into<String>, mode: u32, owner: &str, group: &str) -> Self {
-        Self {
-            path: path.into(),
-            mode,
-            owner: owner.to_owned(),
-            group: group.to_owned(),
-        }
+        Self { path: path.into(), mode, owner: owner.to_owned(), group: group.to_owned() }
     }
 }
 
@@ -298,10 +272,7 @@ mod tests {
     #[test]
     fn a_file_as_wanted_is_no_difference() {
         let file = File::public("/etc/a", "x\n");
-        assert!(
-            file.diff(&facts_with("/etc/a", there("x\n")), &BTreeSet::new())
-                .is_none()
-        );
+        assert!(file.diff(&facts_with("/etc/a", there("x\n")), &BTreeSet::new()).is_none());
     }
 
     #[test]
@@ -317,9 +288,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let file = File::public("/etc/a", "hunter2\n").unshown();
-        let change = file
-            .diff(&facts_with("/etc/a", there("old")), &BTreeSet::new())
-            .unwrap();
+        let change = file.diff(&facts_with("/etc/a", there("old")), &BTreeSet::new()).unwrap();
         assert!(change.detail.is_empty());
         assert!(!change.action.script.contains("hunter2"));
         assert_eq!(&*change.action.input, b"hunter2\n");

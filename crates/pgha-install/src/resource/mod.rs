@@ -84,10 +84,6 @@ pub struct Action {
 impl Action {
     /// A script without input that soon has something to say.
     pub fn quick(script: impl Into<String>) -> Self {
-        Self {
-            script: script.into(),
-            input: std::sync::Arc::from([]),
-            patience: Duration::from_secs(60),
-        }
+        Self { script: script.into(), input: std::sync::Arc::from([]), patience: Duration::from_secs(60) }
     }
 }

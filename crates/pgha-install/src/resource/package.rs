@@ -21,12 +21,7 @@ impl Resource for Packages {
     }
 
     fn diff(&self, facts: &Facts, _before: &BTreeSet<String>) -> Option<Change> {
-        let missing: Vec<&str> = self
-            .0
-            .iter()
-            .copied()
-            .filter(|name| !facts.packages.contains_key(*name))
-            .collect();
+        let missing: Vec<&str> = self.0.iter().copied().filter(|name| !facts.packages.contains_key(*name)).collect();
         if missing.is_empty() {
             return None;
         }

@@ -76,12 +76,7 @@ pub struct Unit {
 impl Unit {
     /// A unit that is enabled and runs.
     pub fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            restart_on: vec![format!("/etc/systemd/system/{name}")],
-            reload_on: Vec::new(),
-            danger: None,
-        }
+        Self { name, restart_on: vec![format!("/etc/systemd/system/{name}")], reload_on: Vec::new(), danger: None }
     }
 
     /// Restarts it when one of these files is newer than its start.
@@ -113,11 +108,7 @@ impl Unit {
             kind,
             summary: format!("{verb} {name}"),
             detail,
-            danger: self
-                .danger
-                .clone()
-                .filter(|_| kind == ChangeKind::Restart)
-                .map(Danger::Disturbance),
+            danger: self.danger.clone().filter(|_| kind == ChangeKind::Restart).map(Danger::Disturbance),
             action: Action {
                 script: format!("set -eu; systemctl enable --quiet {name}; systemctl {command} {name}"),
                 input: Arc::from([]),
@@ -149,9 +140,7 @@ impl Resource for Unit {
 
     fn probe(&self, probes: &mut Probes) {
         probes.units.insert(self.name.to_owned());
-        probes
-            .files
-            .extend(self.restart_on.iter().chain(&self.reload_on).cloned());
+        probes.files.extend(self.restart_on.iter().chain(&self.reload_on).cloned());
     }
 
     fn diff(&self, facts: &Facts, before: &BTreeSet<String>) -> Option<Change> {
@@ -193,13 +182,7 @@ mod tests {
                 ..UnitFact::default()
             },
         );
-        facts.files.insert(
-            "/etc/a".to_owned(),
-            FileFact {
-                changed: file_changed,
-                ..FileFact::default()
-            },
-        );
+        facts.files.insert("/etc/a".to_owned(), FileFact { changed: file_changed, ..FileFact::default() });
         facts
     }
 
@@ -213,19 +196,13 @@ mod tests {
         let unit = Unit::new("a.service").restart_on(["/etc/a"]);
         assert_eq!(diff(&unit, &running(10, 10), &[]), None);
         assert_eq!(diff(&unit, &running(10, 11), &[]), Some("restart a.service".to_owned()));
-        assert_eq!(
-            diff(&unit, &running(10, 9), &["file /etc/a"]),
-            Some("restart a.service".to_owned())
-        );
+        assert_eq!(diff(&unit, &running(10, 9), &["file /etc/a"]), Some("restart a.service".to_owned()));
         assert_eq!(diff(&unit, &Facts::default(), &[]), Some("start a.service".to_owned()));
     }
 
     #[test]
     fn a_reload_is_enough_where_it_is_said_to_be() {
         let unit = Unit::new("a.service").reload_on(["/etc/a"]);
-        assert_eq!(
-            diff(&unit, &running(10, 11), &[]),
-            Some("reload-or-restart a.service".to_owned())
-        );
+        assert_eq!(diff(&unit, &running(10, 11), &[]), Some("reload-or-restart a.service".to_owned()));
     }
 }

@@ -72,16 +72,8 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
     packages(list);
     list.directory("/var/lib/pgha", 0o700, "postgres", "postgres");
     list.directory("/run/pgha", 0o750, "postgres", "postgres");
-    list.directory(
-        &format!("/var/lib/postgresql/{}", site.cluster.version),
-        0o755,
-        "postgres",
-        "postgres",
-    );
-    list.file(File::public(
-        "/etc/tmpfiles.d/pgha.conf",
-        include_str!("../../../../units/tmpfiles.d/pgha.conf"),
-    ));
+    list.directory(&format!("/var/lib/postgresql/{}", site.cluster.version), 0o755, "postgres", "postgres");
+    list.file(File::public("/etc/tmpfiles.d/pgha.conf", include_str!("../../../../units/tmpfiles.d/pgha.conf")));
     list.file(
         File::public(
             "/etc/polkit-1/rules.d/50-pgha.rules",
@@ -99,12 +91,7 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
 
 fn packages(list: &mut List) {
     // Before the package: its first act would be a cluster of its own.
-    list.first(crate::resource::Directory::new(
-        "/etc/postgresql-common/createcluster.d",
-        0o755,
-        "root",
-        "root",
-    ));
+    list.first(crate::resource::Directory::new("/etc/postgresql-common/createcluster.d", 0o755, "root", "root"));
     list.first(File::public(
         "/etc/postgresql-common/createcluster.d/pgha.conf",
         include_str!("../../../../units/postgresql-common/createcluster.d/pgha.conf"),
@@ -125,10 +112,7 @@ fn watchdog(site: &Site<'_>, list: &mut List) {
     if site.cluster.watchdog == WatchdogMode::Off {
         return;
     }
-    list.file(File::public(
-        UDEV,
-        include_str!("../../../../units/udev/rules.d/60-pgha-watchdog.rules"),
-    ));
+    list.file(File::public(UDEV, include_str!("../../../../units/udev/rules.d/60-pgha-watchdog.rules")));
     list.add(
         Phase::Prepare,
         Command::new(
@@ -169,26 +153,13 @@ fn configuration(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
         },
     )?;
     let config = templates.render("agent.toml", &values(site))?;
-    let wrong = |name, why: pgha_core::config::ConfigError| RenderError {
-        name,
-        why: why.to_string(),
-    };
+    let wrong = |name, why: pgha_core::config::ConfigError| RenderError { name, why: why.to_string() };
     Secrets::parse(&secrets).map_err(|error| wrong("secrets.toml", error))?;
     Config::parse(&config).map_err(|error| wrong("agent.toml", error))?;
-    let agents: Vec<String> = site
-        .cluster
-        .with(Role::Postgres)
-        .map(|host| host.endpoint(REST_PORT))
-        .collect();
-    let pghactl = templates.render(
-        "pghactl.toml",
-        &serde_json::json!({ "cluster": site.cluster.name.as_str(), "agents": agents }),
-    )?;
-    list.file(
-        File::public(SECRETS, secrets)
-            .unshown()
-            .owned(0o640, "root", "postgres"),
-    );
+    let agents: Vec<String> = site.cluster.with(Role::Postgres).map(|host| host.endpoint(REST_PORT)).collect();
+    let pghactl = templates
+        .render("pghactl.toml", &serde_json::json!({ "cluster": site.cluster.name.as_str(), "agents": agents }))?;
+    list.file(File::public(SECRETS, secrets).unshown().owned(0o640, "root", "postgres"));
     list.file(File::public(CONFIG, config).owned(0o640, "root", "postgres"));
     list.file(File::public("/etc/pgha/pghactl.toml", pghactl));
     Ok(())
@@ -196,18 +167,9 @@ fn configuration(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
 
 fn units(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
     for (name, text) in [
-        (
-            UNIT,
-            include_str!("../../../../units/systemd/system/pgha-agent.service"),
-        ),
-        (
-            GUARD,
-            include_str!("../../../../units/systemd/system/pgha-guard.service"),
-        ),
-        (
-            POSTGRES,
-            include_str!("../../../../units/systemd/system/pgha-postgres.service"),
-        ),
+        (UNIT, include_str!("../../../../units/systemd/system/pgha-agent.service")),
+        (GUARD, include_str!("../../../../units/systemd/system/pgha-guard.service")),
+        (POSTGRES, include_str!("../../../../units/systemd/system/pgha-postgres.service")),
     ] {
         list.file(File::public(format!("/etc/systemd/system/{name}"), text));
     }
@@ -217,9 +179,7 @@ fn units(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
         list.directory("/etc/systemd/system/pgha-agent.service.d", 0o755, "root", "root");
         list.file(File::public(
             DROP_IN,
-            site.wanted
-                .templates
-                .render("pgha-agent-archive.conf", &serde_json::json!({ "archive_path": path }))?,
+            site.wanted.templates.render("pgha-agent-archive.conf", &serde_json::json!({ "archive_path": path }))?,
         ));
         list.directory(&path, 0o700, "postgres", "postgres");
         inputs.push(DROP_IN);
@@ -239,10 +199,7 @@ fn units(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
 
 fn values<'a>(site: &'a Site<'_>) -> Values<'a> {
     let (cluster, host) = (site.cluster, site.host);
-    let mut parameters = from_memory(
-        site.facts.memory,
-        site.facts.container.is_some() && !site.facts.memory_limited,
-    );
+    let mut parameters = from_memory(site.facts.memory, site.facts.container.is_some() && !site.facts.memory_limited);
     parameters.extend(cluster.parameters.clone());
     let (stanza, archive_path) = match &cluster.archive {
         Archive::Pgbackrest { .. } => (Some(cluster.name.as_str()), None),
@@ -252,10 +209,7 @@ fn values<'a>(site: &'a Site<'_>) -> Values<'a> {
     Values {
         cluster: cluster.name.as_str(),
         name: host.name.as_str(),
-        zookeeper: cluster
-            .with(Role::Zookeeper)
-            .map(|host| host.endpoint(ZOOKEEPER_PORT))
-            .collect(),
+        zookeeper: cluster.with(Role::Zookeeper).map(|host| host.endpoint(ZOOKEEPER_PORT)).collect(),
         profile: cluster.profile,
         rest_listen: format!("0.0.0.0:{REST_PORT}"),
         rest_advertise: host.endpoint(REST_PORT),
@@ -281,12 +235,7 @@ fn values<'a>(site: &'a Site<'_>) -> Values<'a> {
         .collect(),
         synchronous: cluster.synchronous != Synchronous::Off,
         synchronous_strict: cluster.synchronous == Synchronous::Strict,
-        bootstrap: settings(
-            BOOTSTRAP
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-        ),
+        bootstrap: settings(BOOTSTRAP.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()),
     }
 }
 
@@ -294,11 +243,7 @@ fn settings(map: BTreeMap<String, String>) -> Vec<Setting> {
     map.into_iter()
         .map(|(name, value)| Setting {
             // A dot in a bare key would make a table.
-            name: if name.contains('.') {
-                format!("\"{name}\"")
-            } else {
-                name
-            },
+            name: if name.contains('.') { format!("\"{name}\"") } else { name },
             value,
         })
         .collect()
@@ -323,11 +268,7 @@ fn hba(site: &Site<'_>) -> Vec<String> {
 
 /// What follows from a host's memory. A container that shares all memory with its neighbours gets a modest share.
 fn from_memory(memory_kib: u64, shared: bool) -> BTreeMap<String, String> {
-    let memory = if shared {
-        (memory_kib / KIB_PER_MIB).min(1024)
-    } else {
-        memory_kib / KIB_PER_MIB
-    };
+    let memory = if shared { (memory_kib / KIB_PER_MIB).min(1024) } else { memory_kib / KIB_PER_MIB };
     let buffers = (memory / 4).clamp(64, 16 * 1024);
     [
         ("shared_buffers", format!("{buffers}MB")),

@@ -62,19 +62,13 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
             servers: site
                 .cluster
                 .with(Role::Postgres)
-                .map(|host| Server {
-                    name: host.name.to_string(),
-                    address: host.endpoint(site.cluster.port),
-                })
+                .map(|host| Server { name: host.name.to_string(), address: host.endpoint(site.cluster.port) })
                 .collect(),
         },
     )?;
     list.packages(&["haproxy"]);
     list.directory("/etc/systemd/system/haproxy.service.d", 0o755, "root", "root");
-    list.file(File::public(
-        DROP_IN,
-        include_str!("../../../../units/systemd/system/haproxy.service.d/pgha.conf"),
-    ));
+    list.file(File::public(DROP_IN, include_str!("../../../../units/systemd/system/haproxy.service.d/pgha.conf")));
     list.file(
         File::public(CONFIG, config)
             .unshown()

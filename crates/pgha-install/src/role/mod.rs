@@ -43,13 +43,7 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [
-        Self::Prepare,
-        Self::Ensemble,
-        Self::Services,
-        Self::Agents,
-        Self::Cluster,
-    ];
+    pub const ALL: [Self; 5] = [Self::Prepare, Self::Ensemble, Self::Services, Self::Agents, Self::Cluster];
 
     /// What it is about.
     pub fn title(self) -> &'static str {
@@ -91,12 +85,7 @@ impl Wanted {
     /// The resources of a host, in order.
     pub fn steps(&self, host: &Host, facts: &Facts) -> Result<Vec<Step>, RenderError> {
         let mut list = List::default();
-        let site = Site {
-            wanted: self,
-            cluster: &self.cluster,
-            host,
-            facts,
-        };
+        let site = Site { wanted: self, cluster: &self.cluster, host, facts };
         base::add(&site, &mut list);
         if host.has(Role::Zookeeper) {
             zookeeper::add(&site, &mut list)?;
@@ -113,10 +102,7 @@ impl Wanted {
 
     /// What to ask a host for.
     pub fn probes(&self, host: &Host) -> Result<Probes, RenderError> {
-        let mut probes = Probes {
-            port: host.has(Role::Postgres).then_some(self.cluster.port),
-            ..Probes::default()
-        };
+        let mut probes = Probes { port: host.has(Role::Postgres).then_some(self.cluster.port), ..Probes::default() };
         for step in self.steps(host, &Facts::default())? {
             step.resource.probe(&mut probes);
         }
@@ -157,10 +143,7 @@ impl List {
     }
 
     fn add(&mut self, phase: Phase, resource: impl Resource + 'static) {
-        self.rest.push(Step {
-            phase,
-            resource: Box::new(resource),
-        });
+        self.rest.push(Step { phase, resource: Box::new(resource) });
     }
 
     fn file(&mut self, file: File) {
@@ -172,18 +155,9 @@ impl List {
     }
 
     fn finish(self) -> Vec<Step> {
-        let prepare = |resource| Step {
-            phase: Phase::Prepare,
-            resource,
-        };
+        let prepare = |resource| Step { phase: Phase::Prepare, resource };
         let packages: Box<dyn Resource> = Box::new(crate::resource::Packages(self.packages));
-        let mut steps: Vec<Step> = self
-            .first
-            .into_iter()
-            .chain([packages])
-            .chain(self.users)
-            .map(prepare)
-            .collect();
+        let mut steps: Vec<Step> = self.first.into_iter().chain([packages]).chain(self.users).map(prepare).collect();
         // A stable sort: within a phase the roles' own order stays.
         let mut rest = self.rest;
         rest.push(prepare(Box::new(crate::resource::DaemonReload)));

@@ -55,26 +55,15 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
         "/etc/tmpfiles.d/pgha-pgbackrest.conf",
         include_str!("../../../../units/tmpfiles.d/pgha-pgbackrest.conf"),
     ));
-    let certificates = [
-        format!("{TLS}/ca.crt"),
-        format!("{TLS}/host.crt"),
-        format!("{TLS}/host.key"),
-    ];
+    let certificates = [format!("{TLS}/ca.crt"), format!("{TLS}/host.crt"), format!("{TLS}/host.key")];
     if let Some(pair) = site.wanted.pki.of(site.host.name.as_str()) {
         let [authority, certificate, key] = &certificates;
         list.file(File::public(authority, site.wanted.pki.authority()).unshown());
         list.file(File::public(certificate, &pair.certificate).unshown());
         // pgBackRest refuses a key that others may read.
-        list.file(
-            File::public(key, &pair.key)
-                .unshown()
-                .owned(0o600, "postgres", "postgres"),
-        );
+        list.file(File::public(key, &pair.key).unshown().owned(0o600, "postgres", "postgres"));
     }
-    let config = site
-        .wanted
-        .templates
-        .render("pgbackrest.conf", &values(site, home, *keep_full))?;
+    let config = site.wanted.templates.render("pgbackrest.conf", &values(site, home, *keep_full))?;
     list.file(File::public(CONFIG, config).owned(0o640, "root", "postgres"));
     list.file(File::public(
         format!("/etc/systemd/system/{UNIT}"),
@@ -86,15 +75,10 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
         list.directory("/var/lib/pgbackrest", 0o750, "postgres", "postgres");
         list.file(File::public(
             format!("/etc/systemd/system/{BACKUP}"),
-            site.wanted
-                .templates
-                .render("pgha-backup.service", &serde_json::json!({ "stanza": stanza }))?,
+            site.wanted.templates.render("pgha-backup.service", &serde_json::json!({ "stanza": stanza }))?,
         ));
         let timer = "/etc/systemd/system/pgha-backup.timer";
-        list.file(File::public(
-            timer,
-            include_str!("../../../../units/systemd/system/pgha-backup.timer"),
-        ));
+        list.file(File::public(timer, include_str!("../../../../units/systemd/system/pgha-backup.timer")));
         stanza_and_backup(stanza, list);
     }
     Ok(())
@@ -116,16 +100,10 @@ fn values<'a>(site: &'a Site<'_>, home: &'a str, keep_full: u32) -> Values<'a> {
             })
             .collect()
     } else {
-        vec![Member {
-            number: 1,
-            address: None,
-        }]
+        vec![Member { number: 1, address: None }]
     };
-    let clients = if repository {
-        cluster.with(Role::Postgres).map(|host| host.name.as_str()).collect()
-    } else {
-        vec![home]
-    };
+    let clients =
+        if repository { cluster.with(Role::Postgres).map(|host| host.name.as_str()).collect() } else { vec![home] };
     Values {
         repository,
         keep_full,

@@ -38,16 +38,10 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
         .cluster
         .with(Role::Zookeeper)
         .enumerate()
-        .map(|(index, host)| Server {
-            id: index + 1,
-            address: bracketed(&host.cluster_address),
-        })
+        .map(|(index, host)| Server { id: index + 1, address: bracketed(&host.cluster_address) })
         .collect();
-    let own = site
-        .cluster
-        .with(Role::Zookeeper)
-        .position(|host| host.name == site.host.name)
-        .map_or(0, |index| index + 1);
+    let own =
+        site.cluster.with(Role::Zookeeper).position(|host| host.name == site.host.name).map_or(0, |index| index + 1);
     let config = site.wanted.templates.render(
         "zoo.cfg",
         &Values {
@@ -65,10 +59,7 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
     list.packages(&["libzookeeper-java", "libslf4j-java", "default-jre-headless"]);
     // Images without manual pages lack it, and the Java package cannot be configured then (Debian bug 863199).
     list.first(Directory::new("/usr/share/man/man1", 0o755, "root", "root"));
-    list.user(SystemUser {
-        name: "zookeeper",
-        home: DATA,
-    });
+    list.user(SystemUser { name: "zookeeper", home: DATA });
     list.directory("/etc/pgha/zookeeper", 0o755, "root", "root");
     list.directory(DATA, 0o750, "zookeeper", "zookeeper");
     list.file(File::public(CONFIG, config));
@@ -84,9 +75,5 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
 }
 
 fn bracketed(address: &str) -> String {
-    if address.contains(':') {
-        format!("[{address}]")
-    } else {
-        address.to_owned()
-    }
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }

@@ -78,11 +78,7 @@ impl Show for Bars {
                 }
             }
             Event::Verified { what } => self.print(&format!("verified: {what}")),
-            Event::Finished {
-                changes,
-                milliseconds,
-                next,
-            } => {
+            Event::Finished { changes, milliseconds, next } => {
                 for bar in self.hosts.values() {
                     bar.finish_and_clear();
                 }

@@ -35,10 +35,7 @@ impl Reporter {
     /// Passes an event on.
     pub fn say(&self, event: &Event) {
         // A reader that panicked must not silence the rest of the run.
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .event(event);
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).event(event);
     }
 }
 

@@ -12,9 +12,7 @@ pub(super) struct Plain {
 
 impl Default for Plain {
     fn default() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self { started: Instant::now() }
     }
 }
 
@@ -25,26 +23,16 @@ impl Show for Plain {
             Event::Remark { text } => format!("note: {text}"),
             Event::Planned { text, .. } => text.trim_end().to_owned(),
             Event::PhaseStarted { phase } => format!("[{seconds:6.1}s] == {phase}"),
-            Event::StepDone {
-                host,
-                step,
-                milliseconds,
-            } => format!(
-                "[{seconds:6.1}s] {host}: {step} ({}.{} s)",
-                milliseconds / 1000,
-                milliseconds % 1000 / 100
-            ),
+            Event::StepDone { host, step, milliseconds } => {
+                format!("[{seconds:6.1}s] {host}: {step} ({}.{} s)", milliseconds / 1000, milliseconds % 1000 / 100)
+            }
             Event::Waiting { what } => format!("[{seconds:6.1}s] waiting: {what}"),
             Event::Failed(failure) => {
                 let _closed = writeln!(std::io::stderr(), "error: {failure}");
                 return;
             }
             Event::Verified { what } => format!("[{seconds:6.1}s] verified: {what}"),
-            Event::Finished {
-                changes,
-                milliseconds,
-                next,
-            } => closing(*changes, *milliseconds, next),
+            Event::Finished { changes, milliseconds, next } => closing(*changes, *milliseconds, next),
             Event::Connecting { .. } | Event::Gathered { .. } | Event::StepStarted { .. } | Event::HostDone { .. } => {
                 return;
             }

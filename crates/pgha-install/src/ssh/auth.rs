@@ -18,11 +18,7 @@ pub(super) async fn log_in<H>(handle: &mut Handle<H>, login: &Login) -> Result<(
 where
     H: Handler<Error = super::SshError> + 'static,
 {
-    let hash = handle
-        .best_supported_rsa_hash()
-        .await
-        .map_err(|error| error.to_string())?
-        .flatten();
+    let hash = handle.best_supported_rsa_hash().await.map_err(|error| error.to_string())?.flatten();
     let mut tried = Vec::new();
     if let Some(path) = &login.key {
         if try_file(handle, login, path, hash).await? {
@@ -34,10 +30,7 @@ where
             return Ok(());
         }
         let home = std::env::var_os("HOME").map(PathBuf::from);
-        for path in USUAL_KEYS
-            .iter()
-            .filter_map(|key| home.as_ref().map(|home| home.join(key)))
-        {
+        for path in USUAL_KEYS.iter().filter_map(|key| home.as_ref().map(|home| home.join(key))) {
             if !path.exists() {
                 continue;
             }
@@ -88,9 +81,7 @@ where
             continue;
         };
         let hash = if key.algorithm().is_rsa() { hash } else { None };
-        let result = handle
-            .authenticate_publickey_with(&login.user, key, hash, &mut agent)
-            .await;
+        let result = handle.authenticate_publickey_with(&login.user, key, hash, &mut agent).await;
         if matches!(result, Ok(AuthResult::Success)) {
             return true;
         }

@@ -63,11 +63,7 @@ impl KnownHosts {
 
     /// Reads the text of a file. Lines that make no sense are passed over, as sshd(8) says.
     pub fn parse(text: &str) -> Self {
-        let entries = text
-            .lines()
-            .enumerate()
-            .filter_map(|(index, line)| Entry::parse(index + 1, line))
-            .collect();
+        let entries = text.lines().enumerate().filter_map(|(index, line)| Entry::parse(index + 1, line)).collect();
         Self { entries }
     }
 
@@ -82,11 +78,7 @@ impl KnownHosts {
             None => Verdict::Unknown,
             Some(first) => {
                 let line = first.line;
-                if recorded.any(|entry| same(&entry)) {
-                    Verdict::Known
-                } else {
-                    Verdict::Changed { line }
-                }
+                if recorded.any(|entry| same(&entry)) { Verdict::Known } else { Verdict::Changed { line } }
             }
         }
     }
@@ -119,11 +111,7 @@ pub fn record(path: &Path, name: &str, port: u16, key: &PublicKey) -> io::Result
     // The comment of a key is the host's own; only algorithm and key are recorded.
     let bare: Vec<&str> = text.split_whitespace().take(2).collect();
     let ends_well = std::fs::read(path).map_or(true, |text| text.is_empty() || text.ends_with(b"\n"));
-    let mut file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     let gap = if ends_well { "" } else { "\n" };
     file.write_all(format!("{gap}{} {}\n", lookup(name, port), bare.join(" ")).as_bytes())
 }
@@ -152,12 +140,7 @@ impl Entry {
         let names = Names::parse(fields.next()?)?;
         let algorithm = fields.next()?;
         let key = PublicKey::from_openssh(&format!("{algorithm} {}", fields.next()?)).ok()?;
-        Some(Self {
-            revoked,
-            names,
-            key,
-            line: line_number,
-        })
+        Some(Self { revoked, names, key, line: line_number })
     }
 }
 
@@ -165,10 +148,7 @@ impl Names {
     fn parse(field: &str) -> Option<Self> {
         if let Some(hashed) = field.strip_prefix("|1|") {
             let (salt, hash) = hashed.split_once('|')?;
-            return Some(Self::Hashed {
-                salt: STANDARD.decode(salt).ok()?,
-                hash: STANDARD.decode(hash).ok()?,
-            });
+            return Some(Self::Hashed { salt: STANDARD.decode(salt).ok()?, hash: STANDARD.decode(hash).ok()? });
         }
         Some(Self::Patterns(field.split(',').map(str::to_ascii_lowercase).collect()))
     }
@@ -180,10 +160,7 @@ impl Names {
             }
             Self::Patterns(patterns) => {
                 let matching = |pattern: &str| glob(pattern.as_bytes(), name.as_bytes());
-                let refused = patterns
-                    .iter()
-                    .filter_map(|pattern| pattern.strip_prefix('!'))
-                    .any(matching);
+                let refused = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(matching);
                 !refused && patterns.iter().any(|pattern| matching(pattern))
             }
         }
@@ -228,18 +205,12 @@ mod tests {
 
     #[test]
     fn ports_wildcards_negations_and_revocations_count() {
-        assert_eq!(
-            judge(&format!("[db1]:2222 {KEY_A}"), "db1", 2222, KEY_A),
-            Verdict::Known
-        );
+        assert_eq!(judge(&format!("[db1]:2222 {KEY_A}"), "db1", 2222, KEY_A), Verdict::Known);
         assert_eq!(judge(&format!("db*,!db9 {KEY_A}"), "db1", 22, KEY_A), Verdict::Known);
         assert_eq!(judge(&format!("db*,!db9 {KEY_A}"), "db9", 22, KEY_A), Verdict::Unknown);
         let revoked = format!("db1 {KEY_A}\n@revoked * {KEY_A}");
         assert_eq!(judge(&revoked, "db1", 22, KEY_A), Verdict::Revoked { line: 2 });
-        assert_eq!(
-            judge(&format!("@cert-authority db1 {KEY_A}"), "db1", 22, KEY_A),
-            Verdict::Unknown
-        );
+        assert_eq!(judge(&format!("@cert-authority db1 {KEY_A}"), "db1", 22, KEY_A), Verdict::Unknown);
     }
 
     #[test]

@@ -177,15 +177,8 @@ impl Output {
             .unwrap_or("it said nothing");
         let lines: Vec<&str> = words.lines().collect();
         let tail = lines.len().saturating_sub(LAST_WORDS);
-        let first_error = lines[..tail]
-            .iter()
-            .find(|line| line.to_ascii_lowercase().contains("error"));
-        first_error
-            .into_iter()
-            .chain(&lines[tail..])
-            .copied()
-            .collect::<Vec<_>>()
-            .join("\n")
+        let first_error = lines[..tail].iter().find(|line| line.to_ascii_lowercase().contains("error"));
+        first_error.into_iter().chain(&lines[tail..]).copied().collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -216,21 +209,13 @@ impl Keys {
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         match self.known.judge(&[&self.address, &self.name], self.port, key) {
             Verdict::Known => Ok(()),
-            Verdict::Changed { line } => Err(SshError::ChangedKey {
-                address,
-                fingerprint,
-                file,
-                line,
-            }),
+            Verdict::Changed { line } => Err(SshError::ChangedKey { address, fingerprint, file, line }),
             Verdict::Revoked { line } => Err(SshError::RevokedKey { address, file, line }),
             Verdict::Unknown if self.trust.accept_unknown => known_hosts::record(&file, &address, self.port, key)
                 .map_err(|source| SshError::KnownHosts { path: file, source }),
-            Verdict::Unknown => Err(SshError::UnknownKey {
-                address,
-                algorithm: key.algorithm().to_string(),
-                fingerprint,
-                file,
-            }),
+            Verdict::Unknown => {
+                Err(SshError::UnknownKey { address, algorithm: key.algorithm().to_string(), fingerprint, file })
+            }
         }
     }
 }
@@ -241,9 +226,7 @@ impl client::Handler for Keys {
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, SshError> {
         match shown {
             PublicKeyOrCertificate::PublicKey { key, .. } => self.check(key).map(|()| true),
-            PublicKeyOrCertificate::Certificate(_) => Err(SshError::Certificate {
-                address: self.address.clone(),
-            }),
+            PublicKeyOrCertificate::Certificate(_) => Err(SshError::Certificate { address: self.address.clone() }),
         }
     }
 }
@@ -252,22 +235,14 @@ impl Session {
     /// Connects to a host and logs in.
     pub async fn connect(host: &Host, trust: &Trust) -> Result<Self, SshError> {
         let (address, port) = (host.address.clone(), host.ssh.port);
-        let unreachable = |why: String| SshError::Unreachable {
-            address: address.clone(),
-            port,
-            why,
-        };
-        let known = KnownHosts::load(&trust.file).map_err(|source| SshError::KnownHosts {
-            path: trust.file.clone(),
-            source,
-        })?;
+        let unreachable = |why: String| SshError::Unreachable { address: address.clone(), port, why };
+        let known = KnownHosts::load(&trust.file)
+            .map_err(|source| SshError::KnownHosts { path: trust.file.clone(), source })?;
         let name = host.name.to_string();
         let mut preferred = Preferred::default();
         let recorded = known.algorithms(&[&address, &name], port);
         let (first, rest): (Vec<_>, Vec<_>) = preferred.key.iter().cloned().partition(|algorithm| {
-            recorded
-                .iter()
-                .any(|own| own == algorithm || (own.clone().is_rsa() && algorithm.clone().is_rsa()))
+            recorded.iter().any(|own| own == algorithm || (own.clone().is_rsa() && algorithm.clone().is_rsa()))
         });
         preferred.key = first.into_iter().chain(rest).collect::<Vec<_>>().into();
         let config = client::Config {
@@ -277,34 +252,19 @@ impl Session {
             keepalive_max: 3,
             ..client::Config::default()
         };
-        let keys = Keys {
-            trust: trust.clone(),
-            known,
-            address: address.clone(),
-            name,
-            port,
-        };
+        let keys = Keys { trust: trust.clone(), known, address: address.clone(), name, port };
         let stream = timeout(CONNECT, tokio::net::TcpStream::connect((address.as_str(), port)))
             .await
             .map_err(|_elapsed| unreachable(format!("no answer within {} s", CONNECT.as_secs())))?
             .map_err(|error| unreachable(error.to_string()))?;
         let silent = |_elapsed| unreachable(format!("it does not speak SSH within {} s", CONNECT.as_secs()));
-        let mut handle = timeout(CONNECT, client::connect_stream(Arc::new(config), stream, keys))
-            .await
-            .map_err(silent)??;
+        let mut handle =
+            timeout(CONNECT, client::connect_stream(Arc::new(config), stream, keys)).await.map_err(silent)??;
         timeout(CONNECT, auth::log_in(&mut handle, &host.ssh))
             .await
             .map_err(silent)?
-            .map_err(|why| SshError::Login {
-                user: host.ssh.user.clone(),
-                address: address.clone(),
-                why,
-            })?;
-        Ok(Self {
-            handle,
-            user: host.ssh.user.clone(),
-            sudo: host.ssh.sudo,
-        })
+            .map_err(|why| SshError::Login { user: host.ssh.user.clone(), address: address.clone(), why })?;
+        Ok(Self { handle, user: host.ssh.user.clone(), sudo: host.ssh.sudo })
     }
 
     /// Runs a shell script as root. Nothing secret may be in `script`: `input` is where it goes.
@@ -327,9 +287,7 @@ impl Session {
             };
             // Exit status, end of file and close come in an order of the server's choosing: read to the end.
             loop {
-                let message = timeout(patience, answers.wait())
-                    .await
-                    .map_err(|_elapsed| SshError::Silent(patience))?;
+                let message = timeout(patience, answers.wait()).await.map_err(|_elapsed| SshError::Silent(patience))?;
                 match message {
                     None => break,
                     Some(ChannelMsg::Data { data }) => keep(&mut stdout, &data),
@@ -409,14 +367,7 @@ impl Session {
             && (first.starts_with("sudo:")
                 || first.contains("sudo: command not found")
                 || first.contains("is not in the sudoers"));
-        if by_sudo {
-            Err(SshError::NoSudo {
-                user: self.user.clone(),
-                why: first.trim().to_owned(),
-            })
-        } else {
-            Ok(())
-        }
+        if by_sudo { Err(SshError::NoSudo { user: self.user.clone(), why: first.trim().to_owned() }) } else { Ok(()) }
     }
 }
 
@@ -448,16 +399,10 @@ mod tests {
     #[test]
     fn a_complaint_begins_with_the_first_error() {
         let noise = "x\n".repeat(30);
-        let output = Output {
-            status: 1,
-            stdout: "unused".to_owned(),
-            stderr: format!("a\nError: the cause\n{noise}the end\n"),
-        };
+        let output =
+            Output { status: 1, stdout: "unused".to_owned(), stderr: format!("a\nError: the cause\n{noise}the end\n") };
         let said = output.complaint();
-        assert!(
-            said.starts_with("Error: the cause\nx\n") && said.ends_with("the end"),
-            "{said}"
-        );
+        assert!(said.starts_with("Error: the cause\nx\n") && said.ends_with("the end"), "{said}");
         assert_eq!(said.lines().count(), LAST_WORDS + 1);
     }
 

@@ -105,10 +105,7 @@ impl Ledger {
             refused_kept: kept(&book.refused),
             longest_gap: book.longest.as_secs_f64(),
             longest_gap_at: since(book.longest_from, &book),
-            first_error: book
-                .first_error
-                .as_ref()
-                .map(|(when, why)| (since(*when, &book), why.clone())),
+            first_error: book.first_error.as_ref().map(|(when, why)| (since(*when, &book), why.clone())),
             seconds: since(end, &book),
         }
     }
@@ -175,9 +172,6 @@ mod tests {
         assert_eq!(book.longest_from, start + Duration::from_secs(1));
         assert_eq!(std::mem::take(&mut book.lap), Duration::from_secs(5));
         book.close_gap(start + Duration::from_secs(9));
-        assert_eq!(
-            (book.lap, book.longest),
-            (Duration::from_secs(2), Duration::from_secs(5))
-        );
+        assert_eq!((book.lap, book.longest), (Duration::from_secs(2), Duration::from_secs(5)));
     }
 }

@@ -88,21 +88,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "acknowledged rows   {} in {:.1} s", self.acknowledged, self.seconds)?;
         writeln!(f, "  lost              {}", self.lost)?;
-        writeln!(
-            f,
-            "in doubt            {}, of which {} are in the table",
-            self.in_doubt, self.in_doubt_kept
-        )?;
-        writeln!(
-            f,
-            "refused attempts    {}, of which {} are in the table",
-            self.refused, self.refused_kept
-        )?;
-        write!(
-            f,
-            "longest write gap   {:.2} s, {:.1} s after the start",
-            self.longest_gap, self.longest_gap_at
-        )?;
+        writeln!(f, "in doubt            {}, of which {} are in the table", self.in_doubt, self.in_doubt_kept)?;
+        writeln!(f, "refused attempts    {}, of which {} are in the table", self.refused, self.refused_kept)?;
+        write!(f, "longest write gap   {:.2} s, {:.1} s after the start", self.longest_gap, self.longest_gap_at)?;
         if let Some((when, why)) = &self.first_error {
             write!(f, "\nfirst error         {when:.1} s after the start: {why}")?;
         }
@@ -151,17 +139,8 @@ impl Workload {
                 Ok(())
             }
         });
-        let thread = thread.map_err(|source| Error::Io {
-            what: "starting the workload".to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            settings,
-            run,
-            ledger,
-            stop,
-            thread,
-        })
+        let thread = thread.map_err(|source| Error::Io { what: "starting the workload".to_owned(), source })?;
+        Ok(Self { settings, run, ledger, stop, thread })
     }
 
     /// How many rows are acknowledged by now.
@@ -233,7 +212,5 @@ fn read_back(server: &Server, run: &str) -> Result<HashSet<Key>> {
 }
 
 fn nanoseconds() -> u128 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |time| time.as_nanos())
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos())
 }

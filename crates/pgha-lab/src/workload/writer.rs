@@ -22,11 +22,7 @@ pub(super) async fn write(
     let mut seq: i64 = 0;
     while !*stop.borrow_and_update() {
         let Some((connected, insert)) = &session else {
-            match settings
-                .server
-                .deadline(settings.connect_timeout, connect(&settings))
-                .await
-            {
+            match settings.server.deadline(settings.connect_timeout, connect(&settings)).await {
                 Ok(fresh) => session = Some(fresh),
                 Err(error) => {
                     ledger.unconnected(error.to_string());
@@ -38,12 +34,7 @@ pub(super) async fn write(
         };
         seq += 1;
         let key = (number, seq);
-        match timeout(
-            settings.statement_timeout,
-            connected.client.execute(insert, &[&run, &number, &seq]),
-        )
-        .await
-        {
+        match timeout(settings.statement_timeout, connected.client.execute(insert, &[&run, &number, &seq])).await {
             Ok(Ok(_)) => {
                 ledger.acknowledge(key);
                 continue;
@@ -65,21 +56,12 @@ pub(super) async fn write(
 
 async fn connect(settings: &Settings) -> Result<(Connected, Statement)> {
     let connected = settings.server.connect().await?;
-    let insert = connected
-        .client
-        .prepare(INSERT)
-        .await
-        .map_err(|error| settings.server.failed(&error))?;
+    let insert = connected.client.prepare(INSERT).await.map_err(|error| settings.server.failed(&error))?;
     Ok((connected, insert))
 }
 
 /// Answers that come before anything could be committed. A session that is ended from outside is not one of them: its
 /// commit may have happened already.
 fn is_refusal(code: &SqlState) -> bool {
-    [
-        SqlState::READ_ONLY_SQL_TRANSACTION,
-        SqlState::CANNOT_CONNECT_NOW,
-        SqlState::TOO_MANY_CONNECTIONS,
-    ]
-    .contains(code)
+    [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code)
 }

@@ -40,11 +40,8 @@ pub(super) async fn switchover(settings: &Settings, arguments: &Switchover) -> R
     let question = format!("Hand over the lead of cluster {scope} from {from} to {to}?");
     screen::confirm(&question, arguments.yes)?;
 
-    let body = SwitchoverBody {
-        leader: Some(from.clone()),
-        candidate: arguments.candidate.clone(),
-        scheduled_at: None,
-    };
+    let body =
+        SwitchoverBody { leader: Some(from.clone()), candidate: arguments.candidate.clone(), scheduled_at: None };
     let first = agent_of(leader).ok();
     let answer = ask_any(first, settings, &credentials, |agent| {
         let body = body.clone();
@@ -61,21 +58,13 @@ pub(super) async fn failover(settings: &Settings, arguments: &Failover) -> Resul
     let candidate = follower(&before, &arguments.candidate)?;
     show_members(&before)?;
     let synchronous = matches!(candidate.role, ViewRole::SyncStandby | ViewRole::QuorumStandby);
-    let warning = if synchronous {
-        ""
-    } else {
-        "It is not a synchronous standby: commits that it has not received are lost. "
-    };
-    let question = format!(
-        "Make {} the leader of cluster {}? {warning}Go ahead?",
-        arguments.candidate, before.view.scope
-    );
+    let warning =
+        if synchronous { "" } else { "It is not a synchronous standby: commits that it has not received are lost. " };
+    let question =
+        format!("Make {} the leader of cluster {}? {warning}Go ahead?", arguments.candidate, before.view.scope);
     screen::confirm(&question, arguments.yes)?;
 
-    let body = SwitchoverBody {
-        candidate: Some(arguments.candidate.clone()),
-        ..SwitchoverBody::default()
-    };
+    let body = SwitchoverBody { candidate: Some(arguments.candidate.clone()), ..SwitchoverBody::default() };
     let first = agent_of(candidate).ok();
     let answer = ask_any(first, settings, &credentials, |agent| {
         let body = body.clone();

@@ -37,12 +37,8 @@ async fn set(settings: &Settings, assignments: &[Assignment]) -> Result<(), Fail
         assignment.add_to(&mut patch);
     }
     let planned = before.patched(&patch);
-    let new_warnings: Vec<&str> = planned
-        .warnings()
-        .iter()
-        .filter(|warning| !before.warnings().contains(warning))
-        .map(String::as_str)
-        .collect();
+    let new_warnings: Vec<&str> =
+        planned.warnings().iter().filter(|warning| !before.warnings().contains(warning)).map(String::as_str).collect();
     if !new_warnings.is_empty() {
         return Err(Failure::Refused(format!(
             "nothing was changed, because the agents would not use it:\n  {}",
@@ -50,9 +46,7 @@ async fn set(settings: &Settings, assignments: &[Assignment]) -> Result<(), Fail
         )));
     }
     for key in planned.unread().iter().filter(|key| !before.unread().contains(key)) {
-        screen::warn(&format!(
-            "{key} is no setting that pgha reads; it is stored and has no effect (mistyped?)"
-        ))?;
+        screen::warn(&format!("{key} is no setting that pgha reads; it is stored and has no effect (mistyped?)"))?;
     }
     if planned == before {
         return Ok(screen::say("The settings are so already; nothing was changed.")?);

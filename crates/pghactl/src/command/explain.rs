@@ -51,15 +51,11 @@ async fn every_agent(settings: &Settings) -> BTreeMap<String, Client> {
         // Each agent can still say why it knows of no cluster.
         Err(_) => Vec::new(),
     };
-    let known: BTreeMap<String, Client> = members
-        .iter()
-        .filter_map(|member| Some((member.name.clone(), agent_of(member).ok()?)))
-        .collect();
+    let known: BTreeMap<String, Client> =
+        members.iter().filter_map(|member| Some((member.name.clone(), agent_of(member).ok()?))).collect();
     if known.is_empty() {
         let configured = settings.agents.iter();
-        return configured
-            .map(|agent| (agent.address().to_owned(), agent.clone()))
-            .collect();
+        return configured.map(|agent| (agent.address().to_owned(), agent.clone())).collect();
     }
     known
 }

@@ -25,10 +25,7 @@ pub(super) async fn reinit(settings: &Settings, arguments: &Reinit) -> Result<()
     show_members(&snapshot)?;
     let question = format!("Remove the data of {} and fetch them anew?", member.name);
     screen::confirm(&question, arguments.yes)?;
-    let body = ReinitializeBody {
-        force: arguments.force,
-        from_leader: arguments.from_leader,
-    };
+    let body = ReinitializeBody { force: arguments.force, from_leader: arguments.from_leader };
     let answer = agent.reinitialize(&body).await?;
     screen::say(&format!("{}: {}", member.name, answer.text))?;
     screen::say("`pghactl list -W` shows when it streams again.")?;
@@ -43,18 +40,10 @@ pub(super) async fn restart(settings: &Settings, arguments: &Restart) -> Result<
     let member = snapshot.member(arguments.member.as_str())?;
     let agent = credentials.give_to(agent_of(member)?);
     show_members(&snapshot)?;
-    let warning = if member.role.is_leader() {
-        " It is the leader: writes stop meanwhile."
-    } else {
-        ""
-    };
+    let warning = if member.role.is_leader() { " It is the leader: writes stop meanwhile." } else { "" };
     let question = format!("Restart the Postgres of {}?{warning}", member.name);
     screen::confirm(&question, arguments.yes)?;
-    let body = RestartBody {
-        restart_pending: arguments.pending,
-        timeout: arguments.timeout,
-        ..RestartBody::default()
-    };
+    let body = RestartBody { restart_pending: arguments.pending, timeout: arguments.timeout, ..RestartBody::default() };
     let answer = agent.restart(&body).await?;
     screen::say(&format!("{}: {}", member.name, answer.text))?;
     Ok(())

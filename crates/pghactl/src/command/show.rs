@@ -13,21 +13,13 @@ use crate::table::{Format, Table, left, right};
 
 /// `pghactl list`.
 pub(super) async fn list(settings: &Settings, arguments: &List) -> Result<(), Failure> {
-    let style = Style {
-        format: arguments.output.format,
-        tree: false,
-        extended: arguments.extended,
-    };
+    let style = Style { format: arguments.output.format, tree: false, extended: arguments.extended };
     again_and_again(settings, &arguments.watch, style).await
 }
 
 /// `pghactl topology`.
 pub(super) async fn topology(settings: &Settings, watch: &Watch) -> Result<(), Failure> {
-    let style = Style {
-        format: Format::Pretty,
-        tree: true,
-        extended: false,
-    };
+    let style = Style { format: Format::Pretty, tree: true, extended: false };
     again_and_again(settings, watch, style).await
 }
 
@@ -60,10 +52,7 @@ pub(super) async fn history(settings: &Settings, output: &Output) -> Result<(), 
     for (_, answer) in answers {
         match answer {
             Ok(history) => {
-                if longest
-                    .as_ref()
-                    .is_none_or(|longest| longest.timeline() < history.timeline())
-                {
+                if longest.as_ref().is_none_or(|longest| longest.timeline() < history.timeline()) {
                     longest = Some(history);
                 }
             }
@@ -84,13 +73,7 @@ pub(super) async fn history(settings: &Settings, output: &Output) -> Result<(), 
     });
     let table = Table {
         title: None,
-        columns: vec![
-            right("TL"),
-            right("LSN"),
-            left("Reason"),
-            left("Timestamp"),
-            left("New Leader"),
-        ],
+        columns: vec![right("TL"), right("LSN"), left("Reason"), left("Timestamp"), left("New Leader")],
         rows: rows.collect(),
         skip_empty: false,
         hidden: 0,

@@ -7,11 +7,7 @@ use super::*;
 
 const ID: Option<SystemId> = Some(SystemId(7_268_616_322_854_375_442));
 
-const STYLE: Style = Style {
-    format: Format::Pretty,
-    tree: false,
-    extended: false,
-};
+const STYLE: Style = Style { format: Format::Pretty, tree: false, extended: false };
 
 fn view(text: &str) -> ClusterView {
     ClusterView::parse(text.as_bytes()).unwrap()
@@ -104,10 +100,7 @@ fn list_of_a_paused_cluster() {
 | db2    | 10.77.0.12 | Sync Standby | streaming        |  1 |   0/404BE60 |   0 |      0/3E8 |  64 |                 |                        |                   |      |
 | db3    | 10.77.0.13 | Replica      | creating replica |    |     unknown |     |    unknown |     |                 |                        |                   |      |
 +--------+------------+--------------+------------------+----+-------------+-----+------------+-----+-----------------+------------------------+-------------------+------+";
-    let style = Style {
-        extended: true,
-        ..STYLE
-    };
+    let style = Style { extended: true, ..STYLE };
     assert_eq!(render(&paused(), ID, style), format!("{extended}{notes}"));
 }
 
@@ -186,22 +179,12 @@ fn list_for_programs() {
         )
     );
     let yaml = format(Format::Yaml);
-    assert!(
-        yaml.contains("\n  Tags:\n    clonefrom: true\n    nosync: true\n"),
-        "{yaml}"
-    );
+    assert!(yaml.contains("\n  Tags:\n    clonefrom: true\n    nosync: true\n"), "{yaml}");
 }
 
 #[test]
 fn lags_are_rounded_as_python_does() {
-    for (bytes, shown) in [
-        (0, 0),
-        (524_288, 0),
-        (524_289, 1),
-        (1_572_864, 2),
-        (2_621_440, 2),
-        (u64::MAX, 1 << 44),
-    ] {
+    for (bytes, shown) in [(0, 0), (524_288, 0), (524_289, 1), (1_572_864, 2), (2_621_440, 2), (u64::MAX, 1 << 44)] {
         assert_eq!(mebibytes(bytes), shown, "{bytes}");
     }
 }

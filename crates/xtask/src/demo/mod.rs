@@ -1,22 +1,19 @@
 //! `cargo xtask demo`: bare hosts become a cluster, and the cluster outlives the loss of its primary.
 
-mod cluster;
 mod narrator;
 mod story;
 
 use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
-use pgha_lab::Lab;
-
-use self::{
-    cluster::Cluster,
-    narrator::{Narrator, asked, saw},
+use pgha_lab::{
+    Lab,
+    cluster::{self, Cluster},
 };
+
+use self::narrator::{Narrator, asked, saw};
 use crate::{packages, shell};
 
-/// The hosts of the inventory.
-const HOSTS: [&str; 4] = ["db1", "db2", "db3", "lb1"];
 const INVENTORY: &str = "inventory/lab.toml";
 /// What runs on the hosts, what installs it, and what operators use.
 const PROGRAMS: [&str; 3] = ["pgha-agent", "pgha-install", "pghactl"];
@@ -29,11 +26,7 @@ pub(crate) fn run(keep: bool, prepared: bool) -> Result<ExitCode> {
     if !prepared {
         narrator.step("install what the lab needs of this machine", || {
             let missing = pgha_lab::requirements::missing_packages();
-            saw(&if missing.is_empty() {
-                "everything is there".to_owned()
-            } else {
-                missing.join(", ")
-            });
+            saw(&if missing.is_empty() { "everything is there".to_owned() } else { missing.join(", ") });
             packages::ensure(&missing)
         })?;
         narrator.step("build the programs in release mode", || {
@@ -51,16 +44,12 @@ pub(crate) fn run(keep: bool, prepared: bool) -> Result<ExitCode> {
         let mut again = shell::as_root(std::env::current_exe().context("finding this program")?);
         again.args(["demo", "--prepared"]).args(keep.then_some("--keep"));
         let status = again.status().context("starting sudo")?;
-        return Ok(if status.success() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(shell::code(status))
-        });
+        return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(shell::code(status)) });
     }
 
     pgha_lab::remove_on_signals()?;
     let lab = narrator.step("start four bare Debian hosts", || {
-        let lab = Lab::up(&HOSTS)?;
+        let lab = Lab::up(&cluster::HOSTS)?;
         saw(&lab
             .hosts()
             .iter()
@@ -71,7 +60,7 @@ pub(crate) fn run(keep: bool, prepared: bool) -> Result<ExitCode> {
     })?;
     let played = install(&lab, &mut narrator).and_then(|cluster| story::play(&cluster, &mut narrator));
     if played.is_err() {
-        show_journals(&lab);
+        eprintln!("{}", cluster::journals(&lab, 15));
     }
     narrator.summary(played.as_ref().ok());
     if keep {
@@ -81,14 +70,7 @@ pub(crate) fn run(keep: bool, prepared: bool) -> Result<ExitCode> {
         lab.down()?;
     }
     let held = played?.holds();
-    println!(
-        "\n{}",
-        if held {
-            "Everything held."
-        } else {
-            "Not everything held."
-        }
-    );
+    println!("\n{}", if held { "Everything held." } else { "Not everything held." });
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -97,26 +79,13 @@ fn install<'a>(lab: &'a Lab, narrator: &mut Narrator) -> Result<Cluster<'a>> {
         let installer = shell::target_directory()?.join("release/pgha-install");
         asked(&format!("pgha-install {INVENTORY}"));
         shell::run(lab.controller(installer).arg(INVENTORY).current_dir(shell::root()))?;
-        Cluster::open(lab, &secrets(Path::new(INVENTORY)))
+        Ok(Cluster::open(lab, &secrets(Path::new(INVENTORY)))?)
     })
 }
 
 /// The installer writes its secrets beside the inventory.
 fn secrets(inventory: &Path) -> std::path::PathBuf {
     shell::root().join(inventory.with_extension("secrets.toml"))
-}
-
-/// What the hosts' agents said last, for whoever must find the cause.
-fn show_journals(lab: &Lab) {
-    for host in lab.hosts() {
-        for unit in ["pgha-agent", "pgha-postgres", "haproxy"] {
-            if let Ok(text) = host.journal(unit, 15)
-                && !text.contains("-- No entries --")
-            {
-                eprintln!("\n{} {unit}:\n{}", host.name(), text.trim_end());
-            }
-        }
-    }
 }
 
 fn directions(lab: &Lab) -> String {

@@ -24,10 +24,7 @@ pub(super) fn saw(text: &str) {
 
 impl Narrator {
     pub(super) fn new(started: Instant) -> Self {
-        Self {
-            started,
-            steps: Vec::new(),
-        }
+        Self { started, steps: Vec::new() }
     }
 
     /// One step; a failed one names itself in the error.
@@ -37,11 +34,7 @@ impl Narrator {
         let result = work();
         let took = started.elapsed();
         self.steps.push((title.to_owned(), took, result.is_ok()));
-        println!(
-            "   {} {:.1} s",
-            if result.is_ok() { "done in" } else { "failed after" },
-            took.as_secs_f64()
-        );
+        println!("   {} {:.1} s", if result.is_ok() { "done in" } else { "failed after" }, took.as_secs_f64());
         result.with_context(|| format!("step {}, {title}", self.steps.len()))
     }
 

@@ -8,14 +8,12 @@ use std::{
 use anyhow::{Result, anyhow, bail, ensure};
 use pgha_lab::{
     Error,
+    cluster::{Cluster, until},
     sql::Rows,
     workload::{Report, Settings, Workload},
 };
 
-use super::{
-    cluster::{Cluster, until},
-    narrator::{Narrator, asked, saw},
-};
+use super::narrator::{Narrator, asked, saw};
 
 /// A new cluster is complete within this time, and so is one that has lost or regained a host.
 const CONVERGED: Duration = Duration::from_mins(2);
@@ -47,21 +45,9 @@ impl Account {
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "longest write gap at the power loss     {:.2} s",
-            self.failover_gap.as_secs_f64()
-        )?;
-        writeln!(
-            f,
-            "longest write gap while it came back    {:.2} s",
-            self.rejoin_gap.as_secs_f64()
-        )?;
-        writeln!(
-            f,
-            "rows of the story                       {}, the same on every host",
-            self.worms
-        )?;
+        writeln!(f, "longest write gap at the power loss     {:.2} s", self.failover_gap.as_secs_f64())?;
+        writeln!(f, "longest write gap while it came back    {:.2} s", self.rejoin_gap.as_secs_f64())?;
+        writeln!(f, "rows of the story                       {}, the same on every host", self.worms)?;
         write!(f, "{}", self.report)
     }
 }
@@ -70,17 +56,11 @@ impl fmt::Display for Account {
 pub(super) fn play(cluster: &Cluster<'_>, narrator: &mut Narrator) -> Result<Account> {
     let roles = narrator.step("the cluster is complete", || {
         let roles = cluster.await_roles(2, CONVERGED)?;
-        saw(&format!(
-            "primary {}, replicas {}",
-            roles.primary()?,
-            roles.replicas.join(", ")
-        ));
+        saw(&format!("primary {}, replicas {}", roles.primary()?, roles.replicas.join(", ")));
         Ok(roles)
     })?;
     let primary = roles.primary()?;
-    let Some(standby) = roles.replicas.first().copied() else {
-        bail!("there is no standby")
-    };
+    let Some(standby) = roles.replicas.first().copied() else { bail!("there is no standby") };
 
     narrator.step("create a table and write through the balancer", || {
         asked(CREATE);
@@ -98,9 +78,7 @@ pub(super) fn play(cluster: &Cluster<'_>, narrator: &mut Narrator) -> Result<Acc
         let statement = "insert into worms (name) values ('Nobody')";
         asked(&format!("{statement}; on {standby}"));
         match cluster.ask(standby, statement) {
-            Err(Error::Database {
-                why, code: Some(code), ..
-            }) if code == "25006" => saw(&why),
+            Err(Error::Database { why, code: Some(code), .. }) if code == "25006" => saw(&why),
             Err(error) => bail!("refused for another reason: {error}"),
             Ok(_) => bail!("{standby} took the row"),
         }
@@ -127,22 +105,14 @@ pub(super) fn play(cluster: &Cluster<'_>, narrator: &mut Narrator) -> Result<Acc
         });
         let (successor, took) = successor?;
         off.map_err(|_| anyhow!("switching {primary} off failed"))??;
-        saw(&format!(
-            "{successor} is primary after {:.1} s",
-            took.saturating_duration_since(started).as_secs_f64()
-        ));
+        saw(&format!("{successor} is primary after {:.1} s", took.saturating_duration_since(started).as_secs_f64()));
         workload.await_more(SOME, CONVERGED)?;
         let gap = workload.lap();
-        saw(&format!(
-            "the clients waited {:.2} s and write again",
-            gap.as_secs_f64()
-        ));
+        saw(&format!("the clients waited {:.2} s and write again", gap.as_secs_f64()));
         Ok((successor, gap))
     })?;
 
-    narrator.step("write through the balancer, as before", || {
-        insert(cluster, &["Tremors", "Squirmle"])
-    })?;
+    narrator.step("write through the balancer, as before", || insert(cluster, &["Tremors", "Squirmle"]))?;
 
     narrator.step(&format!("switch {primary} on again: it rejoins by itself"), || {
         asked(&format!("cargo xtask lab power-on {primary}"));
@@ -151,16 +121,9 @@ pub(super) fn play(cluster: &Cluster<'_>, narrator: &mut Narrator) -> Result<Acc
         saw(&format!("booted after {:.1} s", started.elapsed().as_secs_f64()));
         until(&format!("{primary} is a replica again"), CONVERGED, || {
             let roles = cluster.roles()?;
-            Ok(if roles.replicas.contains(&primary) {
-                Ok(())
-            } else {
-                Err(format!("{roles:?}"))
-            })
+            Ok(if roles.replicas.contains(&primary) { Ok(()) } else { Err(format!("{roles:?}")) })
         })?;
-        saw(&format!(
-            "a replica of {successor} after {:.1} s",
-            started.elapsed().as_secs_f64()
-        ));
+        saw(&format!("a replica of {successor} after {:.1} s", started.elapsed().as_secs_f64()));
         asked(&format!("{READ}; on {primary}"));
         saw(&table(&same_on(cluster, primary)?));
         saw("with the rows that were written in its absence");
@@ -184,37 +147,23 @@ pub(super) fn play(cluster: &Cluster<'_>, narrator: &mut Narrator) -> Result<Acc
             })?;
             saw(&format!("{replica} has them all"));
         }
-        Ok(Account {
-            report,
-            failover_gap,
-            rejoin_gap,
-            worms: worms.len(),
-        })
+        Ok(Account { report, failover_gap, rejoin_gap, worms: worms.len() })
     })
 }
 
 /// Inserts rows and shows what the primary made of them.
 fn insert(cluster: &Cluster<'_>, names: &[&str]) -> Result<()> {
-    let values = names
-        .iter()
-        .map(|name| format!("('{name}')"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let values = names.iter().map(|name| format!("('{name}')")).collect::<Vec<_>>().join(", ");
     let statement = format!("insert into worms (name) values {values} returning id, name, meow");
     asked(&statement);
     let rows = cluster.write(&statement)?;
-    ensure!(
-        rows.len() == names.len(),
-        "{} rows came back instead of {}",
-        rows.len(),
-        names.len()
-    );
+    ensure!(rows.len() == names.len(), "{} rows came back instead of {}", rows.len(), names.len());
     saw(&table(&rows));
     Ok(())
 }
 
 /// Waits until a host has exactly the primary's worms.
-fn same_on(cluster: &Cluster<'_>, host: &str) -> Result<Rows> {
+fn same_on(cluster: &Cluster<'_>, host: &str) -> pgha_lab::Result<Rows> {
     let expected = cluster.write(READ)?;
     until(&format!("{host} has the primary's rows"), REPLAYED, || {
         Ok(match cluster.ask(host, READ) {
@@ -227,8 +176,5 @@ fn same_on(cluster: &Cluster<'_>, host: &str) -> Result<Rows> {
 
 fn table(rows: &Rows) -> String {
     let cell = |cell: &Option<String>| cell.clone().unwrap_or_else(|| "NULL".to_owned());
-    rows.iter()
-        .map(|row| row.iter().map(cell).collect::<Vec<_>>().join(" | "))
-        .collect::<Vec<_>>()
-        .join("\n")
+    rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>().join("\n")
 }
