@@ -239,14 +239,12 @@ fn complete(agent: SocketAddr) -> Result<Complete, String> {
     let view: View = serde_json::from_str(&answer.body).map_err(|error| format!("{error}: {}", answer.body))?;
     let one = |role: &str, state: &str| {
         let found: Vec<_> = view.members.iter().filter(|member| member.role == role && member.state == state).collect();
-        match found[..] {
-            [member] => Ok(member.name.clone()),
-            _ => {
-                let members = view.members.iter();
-                let seen: Vec<_> = members.map(|m| format!("{} {} {}", m.name, m.role, m.state)).collect();
-                Err(seen.join(", "))
-            }
+        if let [member] = found[..] {
+            return Ok(member.name.clone());
         }
+        let members = view.members.iter();
+        let seen: Vec<_> = members.map(|m| format!("{} {} {}", m.name, m.role, m.state)).collect();
+        Err(seen.join(", "))
     };
     Ok(Complete {
         primary: one("leader", "running")?,

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use pgha_client::Client;
@@ -30,8 +31,18 @@ pub(crate) fn is_possible() -> bool {
     true
 }
 
+/// A port for a server that starts later, and again after a crash. Not one that the kernel picks: those are also given
+/// to outgoing connections, which may hold it when the server comes.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run at the same time begin at different places.
+    let begin = u16::try_from(std::process::id() % 20_000).unwrap();
+    loop {
+        let port = 10_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 22_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The world; everything ends with it.

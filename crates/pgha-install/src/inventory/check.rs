@@ -196,7 +196,7 @@ fn hosts(inventory: &Inventory, problems: &mut Problems) -> Vec<Host> {
                 tags: section.tags.clone(),
             }),
             Err(error) => {
-                problems.at(section.name.span(), "the host's name cannot be used", "this name", error.to_string())
+                problems.at(section.name.span(), "the host's name cannot be used", "this name", error.to_string());
             }
         }
     }

@@ -4,8 +4,6 @@
 //! (in `target/release`, or where `PGHA_BIN_DIR` says); `cargo xtask test` runs them, a plain `cargo test` passes them
 //! over.
 
-#![expect(clippy::expect_used, reason = "what fails here fails the test")]
-
 mod archive;
 mod bad_input;
 mod faults;
