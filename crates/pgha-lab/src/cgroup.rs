@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, command};
 
 /// A group whose processes have ended is empty within this time.
 const EMPTY: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
 pub(crate) fn command(group: &str, program: &str) -> Result<Command> {
     let joins: Vec<_> = create(group)?.iter().map(|file| format!("echo $$ > {}\n", file.display())).collect();
     let mut shell = Command::new("sh");
-    shell.args(["-ec", &(joins.concat() + "exec \"$@\""), "sh", program]);
+    shell.env(command::MARK, "1").args(["-ec", &(joins.concat() + "exec \"$@\""), "sh", program]);
     Ok(shell)
 }
 

@@ -8,6 +8,9 @@ use std::{
 
 use crate::{Error, Result};
 
+/// In the environment of every command of the lab, so that one whose owner was killed is found and ended.
+pub(crate) const MARK: &str = "PGHA_LAB_COMMAND";
+
 /// How much of a failed command's output goes into the error.
 const TAIL: usize = 2000;
 
@@ -33,6 +36,7 @@ impl Output {
 pub(crate) fn capture(command: &mut Command) -> Result<Output> {
     let name = display(command);
     let output = command
+        .env(MARK, "1")
         .stdin(Stdio::null())
         .output()
         .map_err(|source| Error::Io { what: format!("starting `{name}`"), source })?;
@@ -53,8 +57,13 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
     let name = display(command);
     let failed = |source| Error::Io { what: format!("running `{name}`"), source };
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut child = command
+        .env(MARK, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
     // A command that stops reading early has failed for a reason that its own output tells better.
     let written = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(failed)?;

@@ -17,7 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Host, Image, Node, Result, cgroup,
+    Error, Host, Image, Node, Result, cgroup, command,
     host::unknown,
     image, keys, layout,
     lock::Lock,
@@ -264,6 +264,7 @@ fn clean() -> Result<()> {
     process::end("the lab's processes", END, |process| {
         !own.contains(&process.pid)
             && (process.in_cgroup(nspawn::GROUP)
+                || process.has_variable(command::MARK)
                 || process.namespace("net").is_some_and(|network| networks.contains(&network)))
     })?;
     let state = Path::new(STATE);

@@ -11,9 +11,9 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use nix::{
-    fcntl::{FcntlArg, fcntl},
-    libc,
+use rustix::{
+    fs::{FlockOperation, fcntl_lock},
+    io::Errno,
 };
 
 use crate::{Error, Result};
@@ -40,10 +40,10 @@ impl Lock {
             signature()
         } else {
             let file = open(path)?;
-            match fcntl(&file, FcntlArg::F_SETLK(&whole())) {
-                Ok(_) => return Self::sign(file, path, &mut held),
-                Err(nix::Error::EACCES | nix::Error::EAGAIN) => {}
-                Err(source) => return Err(Error::errno(format!("locking {}", path.display()))(source)),
+            match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Self::sign(file, path, &mut held),
+                Err(Errno::ACCESS | Errno::AGAIN) => {}
+                Err(source) => return Err(Error::io("locking", path)(source.into())),
             }
             fs::read_to_string(path).map_err(Error::io("reading", path))?
         };
@@ -60,8 +60,8 @@ impl Lock {
         held.insert(path.to_owned());
         drop(held);
         let locked = open(path).and_then(|file| {
-            fcntl(&file, FcntlArg::F_SETLKW(&whole()))
-                .map_err(Error::errno(format!("locking {}", path.display())))?;
+            fcntl_lock(&file, FlockOperation::LockExclusive)
+                .map_err(|source| Error::io("locking", path)(source.into()))?;
             Ok(file)
         });
         let mut held = self::held();
@@ -99,17 +99,6 @@ fn held() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 
 fn open(path: &Path) -> Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(Error::io("opening", path))
-}
-
-/// The whole file, for one writer.
-fn whole() -> libc::flock {
-    libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
 }
 
 #[cfg(test)]

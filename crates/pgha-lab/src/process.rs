@@ -82,6 +82,15 @@ impl Process {
             .unwrap_or_default()
     }
 
+    /// Whether its environment has the variable.
+    pub(crate) fn has_variable(&self, name: &str) -> bool {
+        fs::read(format!("/proc/{}/environ", self.pid)).is_ok_and(|bytes| {
+            bytes
+                .split(|byte| *byte == 0)
+                .any(|line| line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'=')))
+        })
+    }
+
     /// The inode of one of its namespaces (`pid`, `net`); `None` when it is gone.
     pub(crate) fn namespace(&self, kind: &str) -> Option<u64> {
         namespace_inode(Path::new(&format!("/proc/{}/ns/{kind}", self.pid)))

@@ -20,7 +20,8 @@ const LISTING: &str = "dpkg-query --show; getent passwd; systemctl list-unit-fil
 /// Less free space on /var than an installation needs, for as long as it is mounted.
 const FILL: &str = "set -e; mkdir /run/small; mount -t tmpfs -o size=1g tmpfs /run/small; mkdir /run/small/upper /run/small/work; \
                     mount -t overlay -o lowerdir=/var,upperdir=/run/small/upper,workdir=/run/small/work overlay /var";
-const EMPTY: &str = "umount /var; umount /run/small; rmdir /run/small";
+/// Lazily: whatever has a file open there must not keep the others from the real /var.
+const EMPTY: &str = "set -e; umount --lazy /var; umount --lazy /run/small; rmdir /run/small";
 
 /// Another name for the host's system, for as long as it is mounted.
 const AGE: &str = "sed -e s/12/11/ -e s/bookworm/bullseye/ /usr/lib/os-release > /run/os-release && \
