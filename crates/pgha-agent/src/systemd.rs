@@ -20,6 +20,7 @@ pub(crate) enum SystemdError {
 )]
 trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     #[zbus(name = "GetUnitByPID")]
     fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
@@ -27,6 +28,8 @@ trait Manager {
 
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
 trait Unit {
+    #[zbus(property)]
+    fn active_state(&self) -> zbus::Result<String>;
     #[zbus(property)]
     fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
 }
@@ -37,19 +40,21 @@ trait Job {
     fn job_type(&self) -> zbus::Result<String>;
 }
 
-/// A leader must get round to its next renewal.
-const DEADLINE: Duration = Duration::from_secs(1);
+/// For questions of the loop: a leader must get round to its next renewal.
+const SHORT: Duration = Duration::from_secs(1);
+/// For orders of a job, which the loop does not wait for. A machine that boots is slow to answer.
+const LONG: Duration = Duration::from_secs(15);
 
-async fn within<T>(work: impl Future<Output = zbus::Result<T>>) -> Result<T, SystemdError> {
-    match tokio::time::timeout(DEADLINE, work).await {
+async fn within<T>(deadline: Duration, work: impl Future<Output = zbus::Result<T>>) -> Result<T, SystemdError> {
+    match tokio::time::timeout(deadline, work).await {
         Ok(done) => Ok(done?),
-        Err(_) => Err(SystemdError::Timeout(DEADLINE)),
+        Err(_) => Err(SystemdError::Timeout(deadline)),
     }
 }
 
 /// Orders the start of `unit`. Whether it succeeds is seen from the postmaster itself.
 pub(crate) async fn start(unit: &str) -> Result<(), SystemdError> {
-    within(async {
+    within(LONG, async {
         let bus = Connection::system().await?;
         let manager = ManagerProxy::new(&bus).await?;
         // A unit that failed too often refuses to start until this; an error means that it did not fail.
@@ -59,9 +64,20 @@ pub(crate) async fn start(unit: &str) -> Result<(), SystemdError> {
     .await
 }
 
+/// Whether `unit` has failed.
+pub(crate) async fn has_failed(unit: &str) -> Result<bool, SystemdError> {
+    within(LONG, async {
+        let bus = Connection::system().await?;
+        let unit = ManagerProxy::new(&bus).await?.get_unit(unit).await?;
+        let unit = UnitProxy::builder(&bus).path(unit).build().await?;
+        Ok(unit.active_state().await? == "failed")
+    })
+    .await
+}
+
 /// Whether systemd is stopping this process only to start it again (`systemctl restart`).
 pub(crate) async fn is_restarting_us() -> Result<bool, SystemdError> {
-    within(async {
+    within(SHORT, async {
         let bus = Connection::system().await?;
         let manager = ManagerProxy::new(&bus).await?;
         let unit = manager.get_unit_by_pid(std::process::id()).await?;

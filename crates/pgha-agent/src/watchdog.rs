@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pgha_core::config::WatchdogMode;
 use pgha_core::observation::Watchdog as State;
@@ -13,8 +13,9 @@ use pgha_core::observation::Watchdog as State;
 pub(crate) struct Watchdog {
     mode: WatchdogMode,
     path: PathBuf,
-    timeout_secs: u32,
     device: Option<File>,
+    /// The timeout in force.
+    seconds: u32,
     /// Why it could not be armed, said once.
     problem: Option<String>,
 }
@@ -56,8 +57,8 @@ mod ioctl {
 }
 
 impl Watchdog {
-    pub(crate) fn new(mode: WatchdogMode, path: PathBuf, timeout_secs: u32) -> Self {
-        Self { mode, path, timeout_secs, device: None, problem: None }
+    pub(crate) fn new(mode: WatchdogMode, path: PathBuf) -> Self {
+        Self { mode, path, device: None, seconds: 0, problem: None }
     }
 
     /// For an observation.
@@ -70,46 +71,43 @@ impl Watchdog {
         }
     }
 
-    /// Opens the device, which arms it.
-    pub(crate) fn arm(&mut self) -> Result<(), WatchdogError> {
+    /// Opens the device, which arms it: without a pet the host resets after `seconds`.
+    pub(crate) fn arm(&mut self, seconds: u32) -> Result<(), WatchdogError> {
         if self.device.is_some() {
             return Ok(());
         }
-        let armed = self.try_arm();
+        let armed = self.try_arm(seconds);
         if let Err(error) = &armed {
             self.problem = Some(error.to_string());
         }
         armed
     }
 
-    fn try_arm(&mut self) -> Result<(), WatchdogError> {
-        let path = || self.path.clone();
+    fn try_arm(&mut self, seconds: u32) -> Result<(), WatchdogError> {
+        let path = self.path.clone();
         let device = OpenOptions::new()
             .write(true)
             .open(&self.path)
-            .map_err(|source| WatchdogError::Open { path: path(), source })?;
-        let wanted = i32::try_from(self.timeout_secs).unwrap_or(i32::MAX);
-        let got = ioctl::timeout(device.as_raw_fd(), wanted);
-        let refusal = match got {
-            Ok(got) if got <= wanted && got > 0 => None,
-            Ok(got) => Some(WatchdogError::Timeout { path: path(), wanted: self.timeout_secs, got }),
-            Err(source) => Some(WatchdogError::Ioctl { path: path(), source }),
-        };
-        if let Some(refusal) = refusal {
+            .map_err(|source| WatchdogError::Open { path: path.clone(), source })?;
+        if let Err(refusal) = set(&device, &path, seconds) {
             disarm(device, &self.path);
             return Err(refusal);
         }
-        tracing::info!(device = %self.path.display(), seconds = self.timeout_secs, "watchdog armed");
+        tracing::info!(device = %self.path.display(), seconds, "watchdog armed");
         self.device = Some(device);
+        self.seconds = seconds;
         Ok(())
     }
 
-    /// Another `timeout_secs` of life.
-    pub(crate) fn pet(&mut self) {
-        if let Some(device) = &self.device
-            && let Err(error) = ioctl::pet(device.as_raw_fd())
-        {
-            tracing::error!(device = %self.path.display(), %error, "cannot pet the watchdog; the host may reset");
+    /// Another `seconds` of life, and not one more.
+    pub(crate) fn pet(&mut self, seconds: u32) {
+        let Some(device) = &self.device else { return };
+        let petted = (if seconds == self.seconds { Ok(()) } else { set(device, &self.path, seconds) }).and_then(|()| {
+            self.seconds = seconds;
+            ioctl::pet(device.as_raw_fd()).map_err(|source| WatchdogError::Ioctl { path: self.path.clone(), source })
+        });
+        if let Err(error) = petted {
+            tracing::error!(%error, "cannot pet the watchdog; the host may reset");
         }
     }
 
@@ -122,8 +120,18 @@ impl Watchdog {
     }
 }
 
+/// Drivers round, and one that rounds up would reset the host after its lease.
+fn set(device: &File, path: &Path, seconds: u32) -> Result<(), WatchdogError> {
+    let wanted = i32::try_from(seconds).unwrap_or(i32::MAX);
+    match ioctl::timeout(device.as_raw_fd(), wanted) {
+        Ok(got) if got <= wanted && got > 0 => Ok(()),
+        Ok(got) => Err(WatchdogError::Timeout { path: path.to_owned(), wanted: seconds, got }),
+        Err(source) => Err(WatchdogError::Ioctl { path: path.to_owned(), source }),
+    }
+}
+
 /// "Magic close": without the `V` most drivers go on counting (kernel documentation, watchdog-api).
-fn disarm(mut device: File, path: &std::path::Path) {
+fn disarm(mut device: File, path: &Path) {
     if let Err(error) = device.write_all(b"V") {
         tracing::error!(device = %path.display(), %error, "cannot disarm the watchdog; the host will reset");
     }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::name::{Epoch, NodeName, SystemId};
+use crate::lsn::Timeline;
+use crate::name::{Epoch, NodeName, SlotName, SystemId};
 use crate::observation::SyncRecord;
 use crate::time::Instant;
 
@@ -18,10 +19,10 @@ pub enum Action {
         /// Create `initialize` as well: the cluster does not exist yet.
         initialize: bool,
     },
-    /// Replace our own `leader` znode of a session that is gone, under a new epoch, in one transaction.
+    /// Replace our own `leader` znode, be it of a session that is gone, under a new epoch, in one transaction.
     ReownLeadership {
-        /// Version of `pgha/epoch` that the decision saw.
-        version: i32,
+        /// Version of `pgha/epoch` that the decision saw; `None` creates it.
+        version: Option<i32>,
         /// The new epoch.
         epoch: Epoch,
     },
@@ -29,6 +30,8 @@ pub enum Action {
     Renew {
         /// Version of `pgha/epoch`.
         version: i32,
+        /// Slots of members that WAL is kept for.
+        retain: BTreeSet<SlotName>,
     },
     /// Delete `leader`, if the epoch still has this version.
     ReleaseLeadership {
@@ -49,6 +52,13 @@ pub enum Action {
         /// The new content, and the version that the decision saw.
         record: SyncRecord,
     },
+    /// Record that a promotion will begin this timeline, if the epoch still has this version.
+    ReserveTimeline {
+        /// Version of `pgha/epoch`.
+        version: i32,
+        /// The number.
+        timeline: Timeline,
+    },
     /// Bring `history` up to date from the timeline history of the local Postgres.
     WriteHistory {
         /// Version of `pgha/epoch`.
@@ -64,7 +74,7 @@ pub enum Action {
     /// Ask these members how far they are.
     AskPeers(BTreeSet<NodeName>),
 
-    /// Kill Postgres at once: SIGQUIT, then SIGKILL. Drops the lease.
+    /// Kill Postgres at once: SIGQUIT, then SIGKILL. Fails unless no process of it is left.
     Fence,
     /// Tell the guard that Postgres no longer accepts writes.
     ForgetLease,
@@ -85,15 +95,17 @@ pub enum Action {
         epoch: Epoch,
         /// Not begun after this instant.
         not_after: Instant,
+        /// The timeline that it begins; numbers below it are made to look used.
+        timeline: Timeline,
     },
     /// Stream from another member, or from nobody; a reload.
     Follow(Option<NodeName>),
     /// Set `synchronous_standby_names`; a reload.
     SetSyncNames(String),
-    /// Create the physical slots that these members will stream through.
-    CreateSlots(BTreeSet<NodeName>),
-    /// Drop the slots of these members: they stream from the leader, and unused slots keep WAL for ever.
-    DropSlots(BTreeSet<NodeName>),
+    /// Create the physical slots that members will stream through.
+    CreateSlots(BTreeSet<SlotName>),
+    /// Drop the slots of members that stream from elsewhere or are away: unused slots keep WAL for ever.
+    DropSlots(BTreeSet<SlotName>),
     /// Write a checkpoint so that `pg_rewind` on others sees the new timeline; in the background.
     Checkpoint,
     /// `pg_rewind` against this member; as a job.

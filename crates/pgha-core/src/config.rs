@@ -233,6 +233,12 @@ pub struct Tags {
     /// Never a synchronous standby.
     #[serde(default, skip_serializing_if = "is_false")]
     pub nosync: bool,
+    /// Among equally advanced candidates the greater one is promoted; 0 is `nofailover`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_priority: Option<u32>,
+    /// Of several standbys the greater one is synchronous; 0 is `nosync`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_priority: Option<u32>,
 }
 
 /// Section `[bootstrap]`: first values of the cluster-wide settings.

@@ -47,6 +47,14 @@ impl Lease {
         self.end(timing) - timing.stop_budget
     }
 
+    /// The kernel watchdog's timeout that resets the host inside the lease, in whole seconds from `now`; `None` when the
+    /// lease is too short for one. Counted anew at each renewal: a fixed timeout would have to be short enough for the
+    /// latest renewal, and reset hosts whose renewals are a little late and whose lease is long.
+    pub fn watchdog_seconds(&self, now: Instant, timing: &Timing) -> Option<u32> {
+        let seconds = self.end(timing).since(now).0 / 1000;
+        u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
+    }
+
     /// Whether writes may still be accepted at `now`.
     pub fn holds(&self, now: Instant, timing: &Timing) -> bool {
         now < self.fence_at(timing)
@@ -60,6 +68,22 @@ mod tests {
     use super::*;
     use crate::time::Millis;
     use crate::timing::Profile;
+
+    #[test]
+    fn the_watchdog_fires_inside_the_lease() {
+        for profile in [Profile::Fast, Profile::Balanced, Profile::Wide] {
+            let timing = Timing::of(profile);
+            let sent = Instant(1_000_000);
+            let lease = Lease::taken(Epoch(1), sent, &timing);
+            for late in 0..timing.ttl.0 + 1000 {
+                let now = sent + Millis(late);
+                let fires = lease.watchdog_seconds(now, &timing).map(|seconds| now + Millis::from_secs(seconds.into()));
+                assert!(fires.is_none_or(|fires| fires <= lease.end(&timing)), "{profile:?}, {late} ms late");
+            }
+            let fresh = lease.watchdog_seconds(sent, &timing);
+            assert!(fresh >= Some(2), "{profile:?}: a watchdog of under 2 s resets healthy hosts");
+        }
+    }
 
     proptest! {
         /// Whatever the rhythm of renewals, Postgres is dead before the session can expire: the leader of the

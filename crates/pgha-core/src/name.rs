@@ -1,6 +1,7 @@
 //! Names that reach znode paths, slot names and file names, checked once at the door.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// The name as text.
@@ -38,7 +39,7 @@ macro_rules! name {
             type Error = NameError;
 
             fn try_from(name: String) -> Result<Self, NameError> {
-                check($what, &name).map(|()| Self(name))
+                Self::try_from(name.as_str())
             }
         }
 
@@ -46,13 +47,13 @@ macro_rules! name {
             type Error = NameError;
 
             fn try_from(name: &str) -> Result<Self, NameError> {
-                Self::try_from(name.to_owned())
+                check($what, name).map(|()| Self(name.into()))
             }
         }
 
         impl From<$type> for String {
             fn from(name: $type) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 
@@ -79,8 +80,31 @@ impl NodeName {
     /// The replication slot that this member uses on the node it streams from.
     ///
     /// Patroni's rule (`slot_name_from_member_name`): lower case, `-` and `.` become `_`; what else remains is legal.
-    pub fn slot(&self) -> String {
-        self.0.to_ascii_lowercase().replace(['-', '.'], "_")
+    pub fn slot(&self) -> SlotName {
+        SlotName(self.0.to_ascii_lowercase().replace(['-', '.'], "_").into())
+    }
+}
+
+/// A replication slot's name: 1 to 63 lower-case letters, digits and underscores (`ReplicationSlotValidateName`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotName(Arc<str>);
+
+impl SlotName {
+    /// The name, if it can be one.
+    pub fn parse(name: &str) -> Option<Self> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        ((1..=63).contains(&name.len()) && name.bytes().all(plain)).then(|| Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -130,6 +154,10 @@ mod tests {
 
     #[test]
     fn slots_follow_patroni() {
-        assert_eq!(NodeName::try_from("PG-0.lab").unwrap().slot(), "pg_0_lab");
+        assert_eq!(NodeName::try_from("PG-0.lab").unwrap().slot().as_str(), "pg_0_lab");
+        assert!(SlotName::parse("pg_0_lab").is_some());
+        for bad in ["", "PG", "a-b", "x'; DROP", &"a".repeat(64)] {
+            assert!(SlotName::parse(bad).is_none(), "{bad} taken");
+        }
     }
 }

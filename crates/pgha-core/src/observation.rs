@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lease::Lease;
 use crate::lsn::{Lsn, Timeline, TimelineHistory};
-use crate::name::{Epoch, NodeName, SystemId};
-use crate::time::Instant;
+use crate::name::{Epoch, NodeName, SlotName, SystemId};
+use crate::time::{Instant, Millis};
 
 /// The world as one member sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,8 @@ pub struct Cluster {
     pub failover: Option<FailoverRequest>,
     /// The members that are alive.
     pub members: BTreeMap<NodeName, Member>,
+    /// Slots of members, of those that are away too, that the leader keeps WAL for.
+    pub retained_slots: BTreeSet<SlotName>,
     /// WAL position of the leader when it last renewed.
     pub optime: Lsn,
     /// The timelines of the cluster, and who began each.
@@ -110,15 +112,27 @@ pub struct ClusterSettings {
     pub strict: bool,
     /// How many standbys a commit waits for.
     pub sync_count: usize,
+    /// A standby that is this much further behind than the best one is not synchronous; `None`: however far it is.
+    pub maximum_lag_on_syncnode: Option<u64>,
     /// See [`crate::config::Bootstrap::maximum_lag_on_failover`].
     pub maximum_lag: u64,
+    /// The slot of a member that is away for longer is dropped: WAL kept for it would fill the disk.
+    pub member_slots_ttl: Millis,
     /// No automatic failover, start or stop.
     pub paused: bool,
 }
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self { synchronous: false, strict: false, sync_count: 1, maximum_lag: 1 << 20, paused: false }
+        Self {
+            synchronous: false,
+            strict: false,
+            sync_count: 1,
+            maximum_lag_on_syncnode: None,
+            maximum_lag: 1 << 20,
+            member_slots_ttl: Millis::from_secs(1800),
+            paused: false,
+        }
     }
 }
 
@@ -149,7 +163,7 @@ pub struct FailoverRequest {
 }
 
 /// A member's own znode, as far as decisions need it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// It says that it runs as primary.
     pub is_primary: bool,
@@ -163,11 +177,34 @@ pub struct Member {
     pub nofailover: bool,
     /// Tag `nosync`.
     pub nosync: bool,
+    /// Tag `failover_priority`.
+    pub failover_priority: u32,
+    /// Tag `sync_priority`.
+    pub sync_priority: u32,
 }
 
-/// The `history` znode: how each timeline but the first began.
+impl Default for Member {
+    fn default() -> Self {
+        Self {
+            is_primary: false,
+            is_running: false,
+            timeline: None,
+            checkpoint_pending: false,
+            nofailover: false,
+            nosync: false,
+            failover_priority: 1,
+            sync_priority: 1,
+        }
+    }
+}
+
+/// The `history` and `pgha/timelines` znodes: the cluster's timeline, its ancestry, and how each timeline began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History {
+    /// The timeline of the newest primary that has recorded it; `None` while there is no record but the ancestry.
+    pub newest: Option<Timeline>,
+    /// The highest number that was ever given to a promotion.
+    pub reserved: Option<Timeline>,
     /// Where each old timeline ended.
     pub switches: TimelineHistory,
     /// The member that began the timeline.
@@ -175,9 +212,16 @@ pub struct History {
 }
 
 impl History {
-    /// The cluster's timeline, as far as the document knows.
+    /// The number for a promotion of a member that is on `timeline`: one that nobody has begun, or may have.
+    pub fn next_timeline(&self, timeline: Timeline) -> Timeline {
+        let taken = timeline.max(self.timeline()).max(self.reserved.unwrap_or(timeline));
+        Timeline(taken.0.saturating_add(1))
+    }
+
+    /// The cluster's timeline, as far as the documents know.
     pub fn timeline(&self) -> Timeline {
-        self.switches.0.last().map_or(Timeline(1), |switch| Timeline(switch.parent.0 + 1))
+        let follows = |parent: Timeline| Timeline(parent.0.saturating_add(1));
+        self.newest.unwrap_or_else(|| self.switches.0.last().map_or(Timeline(1), |switch| follows(switch.parent)))
     }
 }
 
@@ -274,7 +318,7 @@ pub struct Primary {
     /// Connected standbys.
     pub senders: Vec<Sender>,
     /// Physical slots that exist.
-    pub slots: BTreeSet<String>,
+    pub slots: BTreeSet<SlotName>,
     /// No checkpoint has been completed on this timeline yet.
     pub checkpoint_pending: bool,
 }
@@ -306,7 +350,7 @@ pub struct Standby {
     /// The member it is configured to stream from.
     pub upstream: Option<NodeName>,
     /// Physical slots that exist and are not in use.
-    pub slots: BTreeSet<String>,
+    pub slots: BTreeSet<SlotName>,
     /// It has come onto a timeline that its control file does not show yet.
     pub checkpoint_pending: bool,
 }

@@ -62,6 +62,8 @@ reasons! {
     /// Leader.
     Leading = "leading", Calm, "I am the primary and my lease holds";
     /// Leader.
+    AwaitingRenewal = "awaiting_renewal", Trouble, "the leadership is mine, but my lease does not hold: doing nothing before a renewal is acknowledged";
+    /// Leader.
     PreparingCluster = "preparing_cluster", Change, "the new cluster runs: creating the roles that its members need";
     /// Leader.
     RecordingCluster = "recording_cluster", Change, "the new cluster is complete: recording its identity";
@@ -98,7 +100,7 @@ reasons! {
     /// Leader.
     GuardMissing = "guard_missing", Trouble, "not promoting: the guard process (pgha-guard) does not answer";
     /// Leader.
-    WatchdogRequired = "watchdog_required", Trouble, "giving the leadership up: watchdog.mode is required and the watchdog cannot be used";
+    WatchdogRequired = "watchdog_required", Trouble, "not leading: watchdog.mode is required and the watchdog cannot be used";
     /// Leader.
     CannotLead { why: String } = "cannot_lead", Trouble, "giving the leadership up: {why}";
     /// Leader.
@@ -111,6 +113,8 @@ reasons! {
     PostgresMute = "postgres_mute", Trouble, "Postgres does not answer queries";
     /// Leader.
     Reowning = "reowning", Change, "the agent was restarted within its lease: taking the leadership over from the old session";
+    /// Leader.
+    RestoringEpoch = "restoring_epoch", Trouble, "somebody deleted pgha/epoch: taking my own leadership anew to restore it";
     /// Leader.
     FormerSession = "former_session", Calm, "a former session holds the leadership under my name; waiting until it expires";
     /// Leader.
@@ -133,6 +137,8 @@ reasons! {
     Redirecting { leader: NodeName } = "redirecting", Change, "following {leader}";
     /// Standby.
     NotStreaming { leader: NodeName } = "not_streaming", Trouble, "running, but not streaming from {leader}";
+    /// Standby.
+    GivingUpStreaming { leader: NodeName } = "giving_up_streaming", Trouble, "{leader} answers, but I have got no WAL for too long: stopping to rewind or copy";
     /// Standby.
     Diverged { leader: NodeName } = "diverged", Trouble, "my WAL has left the history of {leader}: stopping to rewind";
     /// Standby.
@@ -164,6 +170,8 @@ reasons! {
     AskingPeers = "asking_peers", Change, "there is no leader: asking the others how far they are";
     /// No leader.
     PeerAhead { peer: NodeName } = "peer_ahead", Calm, "there is no leader; {peer} has more WAL than I have";
+    /// No leader.
+    PeerPreferred { peer: NodeName } = "peer_preferred", Calm, "there is no leader; {peer} has as much as I have and a greater failover_priority";
     /// No leader.
     NotSynchronous = "not_synchronous", Calm, "there is no leader; I was not a synchronous standby and may lack commits";
     /// No leader.

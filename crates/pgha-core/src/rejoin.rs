@@ -4,6 +4,29 @@ use crate::lsn::Timeline;
 use crate::name::NodeName;
 use crate::observation::{Control, ControlState, History, Member, Past, Standby};
 
+/// A rung of the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Rung {
+    /// Start and stream.
+    #[default]
+    Start,
+    /// It did not stream from a leader that answered: `pg_rewind`, whatever the histories seem to say.
+    Rewind,
+    /// `pg_rewind` cannot help, or did not.
+    Clone,
+}
+
+impl Rung {
+    /// The next one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        match self {
+            Self::Start => Self::Rewind,
+            Self::Rewind | Self::Clone => Self::Clone,
+        }
+    }
+}
+
 /// The cheapest rung of the ladder that can work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
@@ -21,22 +44,17 @@ pub enum Plan {
 }
 
 /// Chooses the rung for a stopped data directory.
-pub fn plan(
-    control: &Control,
-    past: &Past,
-    me: &NodeName,
-    leader: &Member,
-    history: &History,
-    rewind_impossible: bool,
-) -> Plan {
+pub fn plan(control: &Control, past: &Past, me: &NodeName, leader: &Member, history: &History, lowest: Rung) -> Plan {
     let Some(leader_timeline) = leader.timeline else {
         return Plan::AwaitHistory;
     };
     if history.timeline() < leader_timeline {
         return Plan::AwaitHistory;
     }
-    let parted = past.rewind_unfinished || has_parted(control, leader_timeline, history);
-    if is_twin(past, me, control.timeline, history) || is_foreign(control, me, history) || (parted && rewind_impossible)
+    let parted = past.rewind_unfinished || lowest > Rung::Start || has_parted(control, leader_timeline, history);
+    if is_twin(past, me, control.timeline, history)
+        || is_foreign(control, me, history)
+        || (parted && lowest == Rung::Clone)
     {
         // Two members began the same timeline: pg_rewind compares timelines and would see no difference.
         Plan::Clone
@@ -108,6 +126,8 @@ mod tests {
     fn history() -> History {
         let switch = |parent, at| Switch { parent: Timeline(parent), switched_at: Lsn(at), reason: String::new() };
         History {
+            newest: Some(Timeline(3)),
+            reserved: None,
             switches: TimelineHistory(vec![switch(1, 100), switch(2, 200)]),
             begun_by: [(Timeline(2), name("db1")), (Timeline(3), name("db2"))].into(),
         }
@@ -130,7 +150,7 @@ mod tests {
     }
 
     fn plan_for(control: &Control) -> Plan {
-        plan(control, &Past::default(), &name("db1"), &leader(), &history(), false)
+        plan(control, &Past::default(), &name("db1"), &leader(), &history(), Rung::Start)
     }
 
     #[test]
@@ -163,17 +183,27 @@ mod tests {
     fn twins_are_copied() {
         let past = Past { promoted_to: Some(Timeline(3)), ..Past::default() };
         let stopped = control(3, ControlState::ShutDown, 250);
-        assert_eq!(plan(&stopped, &past, &name("db1"), &leader(), &history(), false), Plan::Clone);
-        assert_eq!(plan(&stopped, &past, &name("db2"), &leader(), &history(), false), Plan::Start);
+        assert_eq!(plan(&stopped, &past, &name("db1"), &leader(), &history(), Rung::Start), Plan::Clone);
+        assert_eq!(plan(&stopped, &past, &name("db2"), &leader(), &history(), Rung::Start), Plan::Start);
     }
 
     #[test]
     fn what_is_not_known_is_waited_for() {
         let ahead = Member { timeline: Some(Timeline(4)), ..leader() };
         let crashed = control(2, ControlState::InProduction, 10);
-        assert_eq!(plan(&crashed, &Past::default(), &name("db1"), &ahead, &history(), false), Plan::AwaitHistory);
+        assert_eq!(plan(&crashed, &Past::default(), &name("db1"), &ahead, &history(), Rung::Start), Plan::AwaitHistory);
         let early = Member { checkpoint_pending: true, ..leader() };
-        assert_eq!(plan(&crashed, &Past::default(), &name("db1"), &early, &history(), false), Plan::AwaitCheckpoint);
-        assert_eq!(plan(&crashed, &Past::default(), &name("db1"), &early, &history(), true), Plan::Clone);
+        assert_eq!(
+            plan(&crashed, &Past::default(), &name("db1"), &early, &history(), Rung::Start),
+            Plan::AwaitCheckpoint
+        );
+        assert_eq!(plan(&crashed, &Past::default(), &name("db1"), &early, &history(), Rung::Clone), Plan::Clone);
+    }
+
+    #[test]
+    fn what_did_not_stream_climbs_the_ladder() {
+        let fits = control(2, ControlState::ShutDown, 190);
+        let climb = |rung| plan(&fits, &Past::default(), &name("db1"), &leader(), &history(), rung);
+        assert_eq!([Rung::Start, Rung::Rewind, Rung::Clone].map(climb), [Plan::Start, Plan::Rewind, Plan::Clone]);
     }
 }

@@ -3,6 +3,7 @@
 //! The promise: a standby named in the `sync` znode holds every commit that was ever acknowledged. So it is recorded
 //! only once Postgres waits for it and it has what was committed before, and struck off before Postgres stops waiting.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lsn::Lsn;
@@ -132,7 +133,7 @@ pub fn step(
     (Step::Add(with(Some(me), all), caught_up), floor)
 }
 
-/// The standbys that should be synchronous: those recorded first (stability), then those with most WAL.
+/// The standbys that should be synchronous: by priority, then those recorded (stability), then those with most WAL.
 fn wanted(
     settings: &ClusterSettings,
     record: &SyncRecord,
@@ -143,13 +144,19 @@ fn wanted(
         .iter()
         // A member that is being copied connects too, and must not be taken for a standby.
         .filter(|(_, member)| !member.nosync && member.is_running)
-        .filter_map(|(name, _)| {
+        .filter_map(|(name, member)| {
             let sender = primary.senders.iter().find(|sender| sender.streaming && sender.name == name.as_str())?;
-            Some((!record.standbys.contains(name), std::cmp::Reverse(sender.flushed), name))
+            let recorded = record.standbys.contains(name);
+            Some((Reverse(member.sync_priority), !recorded, Reverse(sender.flushed), name))
         })
         .collect();
+    if let (Some(most), Some(best)) =
+        (settings.maximum_lag_on_syncnode, fit.iter().map(|(_, _, Reverse(flushed), _)| *flushed).max())
+    {
+        fit.retain(|(_, _, Reverse(flushed), _)| best.ahead_of(*flushed) <= most);
+    }
     fit.sort();
-    fit.into_iter().take(settings.sync_count).map(|(_, _, name)| name.clone()).collect()
+    fit.into_iter().take(settings.sync_count).map(|(_, _, _, name)| name.clone()).collect()
 }
 
 /// Whether every process that takes part in the waiting has taken the setting.

@@ -218,10 +218,11 @@ fn twins(known: &[(&Host, &Facts)], findings: &mut Findings) {
 }
 
 fn clocks(known: &[(&Host, &Facts)], findings: &mut Findings) {
-    let slowest = known.iter().min_by_key(|(_, facts)| facts.clock_ahead_ms);
-    let fastest = known.iter().max_by_key(|(_, facts)| facts.clock_ahead_ms);
+    let slowest = known.iter().min_by_key(|(_, facts)| facts.clock.most);
+    let fastest = known.iter().max_by_key(|(_, facts)| facts.clock.least);
     if let (Some((slow, behind)), Some((fast, ahead))) = (slowest, fastest) {
-        let apart = ahead.clock_ahead_ms.saturating_sub(behind.clock_ahead_ms);
+        // What is certain, however slowly they answered.
+        let apart = ahead.clock.least.saturating_sub(behind.clock.most);
         if apart > SKEW_LIMIT_MS {
             findings.refuse(
                 fast,
@@ -237,7 +238,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::facts::{DiskFact, ListenerFact};
+    use crate::facts::{ClockAhead, DiskFact, ListenerFact};
     use crate::inventory;
     use crate::resource::Content;
 
@@ -291,7 +292,7 @@ mod tests {
             (|facts| facts.disks[0].free = 1024, "disk too full: /var needs 2048 MiB, and 1 MiB"),
             (|facts| facts.machine_id = "id-b".to_owned(), "the same machine-id"),
             (|facts| facts.hostname = "b".to_owned(), "the same host name"),
-            (|facts| facts.clock_ahead_ms = 90_500, "its clock is 90.5 s ahead of b's"),
+            (|facts| facts.clock = ClockAhead { least: 90_500, most: 90_900 }, "its clock is 90.5 s ahead of b's"),
             (|facts| facts.root = false, "is not root"),
             (|facts| facts.systemd = false, "systemd does not run"),
             (

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -60,7 +61,7 @@ pub struct Facts {
     /// Directories that will hold much, each with its free space.
     pub disks: Vec<DiskFact>,
     /// How far the host's clock is ahead of ours.
-    pub clock_ahead_ms: i64,
+    pub clock: ClockAhead,
     /// Locales that exist.
     pub locales: BTreeSet<String>,
     /// Watchdog devices, each with its group.
@@ -187,17 +188,38 @@ impl Probes {
     }
 }
 
+/// How far a host's clock is ahead of ours, in milliseconds: within these bounds, because an answer takes its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClockAhead {
+    /// At least.
+    pub least: i64,
+    /// At most.
+    pub most: i64,
+}
+
+impl ClockAhead {
+    /// The host's clock showed `nanos` at some time in `asked`.
+    fn seen(nanos: &str, asked: &RangeInclusive<SystemTime>) -> Self {
+        let theirs = nanos.parse::<i128>().unwrap_or(0) / 1_000_000;
+        let ahead = |ours: &SystemTime| {
+            let ours = ours.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            i64::try_from(theirs - i128::try_from(ours).unwrap_or(0)).unwrap_or(i64::MAX)
+        };
+        Self { least: ahead(asked.end()), most: ahead(asked.start()) }
+    }
+}
+
 /// Asks a host.
 pub async fn gather(session: &Session, probes: &Probes) -> Result<Facts, FactsError> {
     let asked_at = SystemTime::now();
     let output = session.run("exec /bin/sh -s", probes.script().as_bytes(), PATIENCE).await?;
-    Facts::read(&output.stdout, asked_at)
+    Facts::read(&output.stdout, asked_at..=SystemTime::now())
         .ok_or_else(|| FactsError::Cut { status: output.status, said: output.complaint() })
 }
 
 impl Facts {
     /// Reads what the script printed; `None` when its last line is missing.
-    fn read(text: &str, asked_at: SystemTime) -> Option<Self> {
+    fn read(text: &str, asked: RangeInclusive<SystemTime>) -> Option<Self> {
         let mut facts = Self::default();
         let mut unit = UnitFact::default();
         let mut unit_name = String::new();
@@ -206,7 +228,7 @@ impl Facts {
         for line in text.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
             match fields.as_slice() {
-                ["clock", nanos] => facts.clock_ahead_ms = clock_ahead(nanos, asked_at),
+                ["clock", nanos] => facts.clock = ClockAhead::seen(nanos, &asked),
                 ["uid", uid] => facts.root = *uid == "0",
                 ["os", id, version, name] => {
                     (facts.os, facts.os_version) = ((*id).to_owned(), (*version).to_owned());
@@ -333,13 +355,6 @@ impl UnitFact {
     }
 }
 
-fn clock_ahead(nanos: &str, asked_at: SystemTime) -> i64 {
-    let ours = asked_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let theirs = nanos.parse::<i128>().unwrap_or(0) / 1_000_000;
-    let ours = i128::try_from(ours).unwrap_or(0);
-    i64::try_from(theirs - ours).unwrap_or(i64::MAX)
-}
-
 /// Reads systemd's `Mon 2026-11-23 08:02:11 UTC`.
 fn timestamp(text: &str) -> Option<i64> {
     let mut words = text.split_ascii_whitespace().skip(1);
@@ -374,9 +389,9 @@ mod tests {
                     text\t/etc/a\taGk=\nunit\tId=a.service\nunit\tActiveState=active\nunit\t\nunit\tId=b.service\n\
                     unit\tLoadState=not-found\npolicy\tpostgresql-15:\npolicy\t  Installed: (none)\n\
                     policy\t  Candidate: 15.18\nlisten\t[::]:22\tsshd\tssh.service\nrole\tapp\ndone\n";
-        let facts = Facts::read(text, UNIX_EPOCH).unwrap();
+        let facts = Facts::read(text, UNIX_EPOCH..=UNIX_EPOCH + Duration::from_millis(400)).unwrap();
         assert!(facts.root);
-        assert_eq!(facts.clock_ahead_ms, 1000);
+        assert_eq!(facts.clock, ClockAhead { least: 600, most: 1000 });
         assert_eq!((facts.memory, facts.memory_limited), (1024, true));
         let file = &facts.files["/etc/a"];
         assert_eq!((file.mode, file.text.as_deref()), (0o640, Some("hi")));
@@ -388,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_cut_answer_is_no_answer() {
-        assert!(Facts::read("uid\t0\n", UNIX_EPOCH).is_none());
+        assert!(Facts::read("uid\t0\n", UNIX_EPOCH..=UNIX_EPOCH).is_none());
     }
 
     #[test]

@@ -7,15 +7,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pgha_client::Client;
 use pgha_core::action::{Action, StartAs};
-use pgha_core::lsn::Lsn;
-use pgha_core::name::NodeName;
-use pgha_core::observation::{JobKind, PeerAnswers, PeerPosition, SyncRecord};
-use pgha_core::wire::{self, FailoverRequest, HistoryLine, Status, SyncState};
+use pgha_core::lsn::{Lsn, Timeline};
+use pgha_core::name::{NodeName, SlotName};
+use pgha_core::observation::{Dcs, JobKind, PeerAnswers, PeerPosition, SyncRecord};
+use pgha_core::wire::{self, FailoverRequest, HistoryLine, Status, SyncState, Timelines};
 
 use super::observe::{Seen, upstream};
 use super::{Agent, patience};
 use crate::clock;
-use crate::dcs::Write;
+use crate::dcs::{Document, Write};
 use crate::jobs::{self, Job};
 use crate::postgres::conf::Upstream;
 use crate::postgres::process::Postmaster;
@@ -41,15 +41,16 @@ impl Agent {
                 self.write(Write::Reown { version, epoch }).await?;
                 self.context.past().leads_in(epoch)?;
             }
-            Action::Renew { version } => self.renew(version, seen).await?,
+            Action::Renew { version, retain } => self.renew(version, &retain, seen).await?,
             Action::ReleaseLeadership { version } => self.write(Write::Release { version }).await?,
             Action::RecordCluster { version, system_id } => self.record_cluster(version, system_id, seen).await?,
             Action::WriteSync { version, record } => self.write_sync(version, &record).await?,
+            Action::ReserveTimeline { version, timeline } => self.reserve_timeline(version, timeline, seen).await?,
             Action::WriteHistory { version } => self.write_history(version, seen).await?,
             Action::ClearFailover { version, failover } => {
                 let path = self.zookeeper.paths().failover();
                 let data = FailoverRequest::default().render();
-                self.write(Write::Document { version, path, data, expect: Some(failover) }).await?;
+                self.write_document(version, Document { path, data, expect: Some(failover) }).await?;
             }
             Action::AskPeers(names) => self.ask_peers(&names, seen).await,
             Action::Fence => self.fence().await?,
@@ -63,8 +64,9 @@ impl Agent {
             Action::Stop { checkpoint } => {
                 self.begin(JobKind::Stop, false, jobs::stop(self.context.clone(), checkpoint));
             }
-            Action::Promote { epoch, not_after } => {
-                self.begin(JobKind::Promote, true, jobs::promote(self.context.clone(), epoch, not_after));
+            Action::Promote { epoch, not_after, timeline } => {
+                let work = jobs::promote(self.context.clone(), epoch, not_after, timeline);
+                self.begin(JobKind::Promote, true, work);
             }
             Action::Follow(leader) => {
                 let upstream = leader.map(|name| source(seen, &name)).transpose()?;
@@ -75,8 +77,8 @@ impl Agent {
                 self.context.conf.write_sync_names(&names)?;
                 self.signal_reload()?;
             }
-            Action::CreateSlots(members) => self.create_slots(&members).await?,
-            Action::DropSlots(members) => self.drop_slots(&members).await?,
+            Action::CreateSlots(slots) => self.create_slots(&slots).await?,
+            Action::DropSlots(slots) => self.drop_slots(&slots).await?,
             Action::Checkpoint => self.checkpoint_in_background(),
             Action::Rewind(leader) => {
                 let source = source(seen, &leader)?;
@@ -104,7 +106,9 @@ impl Agent {
                 }
             }
             Action::ArmWatchdog => {
-                if let Err(error) = self.watchdog.arm() {
+                let timing = self.settings.timing;
+                let left = self.lease.and_then(|lease| lease.watchdog_seconds(clock::now(), &timing));
+                if let Err(error) = self.watchdog.arm(left.unwrap_or(1)) {
                     if self.settings.watchdog_required {
                         // What follows in this decision must not happen.
                         return Err(error.into());
@@ -124,6 +128,10 @@ impl Agent {
         Ok(done?)
     }
 
+    async fn write_document(&mut self, version: i32, document: Document) -> anyhow::Result<()> {
+        self.write(Write::Documents { version, documents: vec![document] }).await
+    }
+
     fn begin(
         &mut self,
         kind: JobKind,
@@ -133,23 +141,24 @@ impl Agent {
         self.job = Some(Job::begin(kind, writes, &self.wake, work));
     }
 
-    async fn renew(&mut self, version: i32, seen: &Seen) -> anyhow::Result<()> {
-        let pgha_core::observation::Dcs::Seen(cluster) = &seen.observation.dcs else {
+    async fn renew(&mut self, version: i32, retain: &BTreeSet<SlotName>, seen: &Seen) -> anyhow::Result<()> {
+        let Dcs::Seen(cluster) = &seen.observation.dcs else {
             anyhow::bail!("no renewal without having read ZooKeeper")
         };
         let mut status = seen.documents.status.clone();
         if let Some(RoleSeen::Primary(primary)) = seen.heartbeat.as_ref().map(|heartbeat| &heartbeat.role) {
-            let own = (self.settings.me.slot(), primary.flushed);
+            let own = (self.settings.me.slot().to_string(), primary.flushed);
             let senders = primary.senders.iter().filter_map(|sender| {
                 let name = NodeName::try_from(sender.name.as_str()).ok()?;
-                Some((name.slot(), sender.flushed))
+                Some((name.slot().to_string(), sender.flushed))
             });
             status = Status {
                 optime: primary.flushed,
                 slots: senders.chain([own]).collect::<BTreeMap<String, Lsn>>(),
-                retain_slots: status.retain_slots,
+                ..status
             };
         }
+        status.retain_slots = retain.iter().map(SlotName::to_string).collect();
         let epoch = cluster.epoch.epoch;
         self.write(Write::Renew { version, epoch, status: status.render() }).await
     }
@@ -160,7 +169,7 @@ impl Agent {
         system_id: pgha_core::name::SystemId,
         seen: &Seen,
     ) -> anyhow::Result<()> {
-        let pgha_core::observation::Dcs::Seen(cluster) = &seen.observation.dcs else {
+        let Dcs::Seen(cluster) = &seen.observation.dcs else {
             return Ok(());
         };
         // The settings first: whoever sees the cluster made must see them too.
@@ -168,7 +177,7 @@ impl Agent {
             let path = self.zookeeper.paths().config();
             let data = self.first_settings().render();
             let expect = seen.documents.config_version;
-            self.write(Write::Document { version, path, data, expect }).await?;
+            self.write_document(version, Document { path, data, expect }).await?;
         }
         if !matches!(cluster.initialize, pgha_core::observation::Initialize::Done(_)) {
             let path = self.zookeeper.paths().initialize();
@@ -177,7 +186,7 @@ impl Agent {
                 pgha_core::observation::Initialize::Absent => None,
                 _ => Some(0),
             };
-            self.write(Write::Document { version, path, data, expect }).await?;
+            self.write_document(version, Document { path, data, expect }).await?;
         }
         Ok(())
     }
@@ -206,7 +215,7 @@ impl Agent {
     async fn write_sync(&mut self, version: i32, record: &SyncRecord) -> anyhow::Result<()> {
         let state = SyncState { leader: record.leader.clone(), quorum: 0, sync_standby: record.standbys.clone() };
         let path = self.zookeeper.paths().sync();
-        self.write(Write::Document { version, path, data: state.render(), expect: record.version }).await
+        self.write_document(version, Document { path, data: state.render(), expect: record.version }).await
     }
 
     async fn write_history(&mut self, version: i32, seen: &Seen) -> anyhow::Result<()> {
@@ -236,9 +245,30 @@ impl Agent {
                 new_leader: ours.then(|| self.settings.me.to_string()),
             }
         });
-        let data = wire::History(lines.collect()).render();
-        let path = self.zookeeper.paths().history();
-        self.write(Write::Document { version, path, data, expect: seen.documents.history_version }).await
+        let history = Document {
+            path: self.zookeeper.paths().history(),
+            data: wire::History(lines.collect()).render(),
+            expect: seen.documents.history_version,
+        };
+        let mut document = timelines(seen);
+        document.newest = heartbeat.timeline;
+        document.begun_by.insert(heartbeat.timeline, self.settings.me.clone());
+        let timelines = self.timelines_document(&document, seen);
+        self.write(Write::Documents { version, documents: vec![history, timelines] }).await
+    }
+
+    async fn reserve_timeline(&mut self, version: i32, timeline: Timeline, seen: &Seen) -> anyhow::Result<()> {
+        let document = Timelines { reserved: Some(timeline), ..timelines(seen) };
+        let document = self.timelines_document(&document, seen);
+        self.write_document(version, document).await
+    }
+
+    fn timelines_document(&self, timelines: &Timelines, seen: &Seen) -> Document {
+        Document {
+            path: self.zookeeper.paths().timelines(),
+            data: timelines.render(),
+            expect: seen.documents.timelines_version,
+        }
     }
 
     async fn ask_peers(&mut self, names: &BTreeSet<NodeName>, seen: &Seen) {
@@ -263,7 +293,9 @@ impl Agent {
         let found = Postmaster::find(&self.context.config.postgres.data_dir);
         for postmaster in found.into_iter().chain(self.eye.postmaster()) {
             let patience = Duration::from_millis(self.settings.timing.stop_budget.0 / 2);
-            tokio::task::spawn_blocking(move || postmaster.kill_for_certain(patience)).await?;
+            if !tokio::task::spawn_blocking(move || postmaster.kill_for_certain(patience)).await? {
+                anyhow::bail!("Postgres was killed, but a process of it is still there");
+            }
         }
         self.eye.connection().close();
         Ok(())
@@ -312,20 +344,20 @@ impl Agent {
         }
     }
 
-    async fn create_slots(&mut self, members: &BTreeSet<NodeName>) -> anyhow::Result<()> {
+    async fn create_slots(&mut self, slots: &BTreeSet<SlotName>) -> anyhow::Result<()> {
         let sql = format!(
             "SELECT pg_create_physical_replication_slot(name, true) FROM unnest({}) AS name \
               WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = name)",
-            slot_names(members)
+            array(slots)
         );
         Ok(self.eye.connection().execute(&sql, patience(&self.settings.timing)).await?)
     }
 
-    async fn drop_slots(&mut self, members: &BTreeSet<NodeName>) -> anyhow::Result<()> {
+    async fn drop_slots(&mut self, slots: &BTreeSet<SlotName>) -> anyhow::Result<()> {
         let sql = format!(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
               WHERE slot_name = ANY ({}) AND slot_type = 'physical' AND NOT active",
-            slot_names(members)
+            array(slots)
         );
         Ok(self.eye.connection().execute(&sql, patience(&self.settings.timing)).await?)
     }
@@ -344,6 +376,18 @@ impl Agent {
     }
 }
 
+/// What is on record of the cluster's timelines.
+fn timelines(seen: &Seen) -> Timelines {
+    match &seen.observation.dcs {
+        Dcs::Seen(cluster) => Timelines {
+            newest: cluster.history.timeline(),
+            reserved: cluster.history.reserved,
+            begun_by: cluster.history.begun_by.clone(),
+        },
+        Dcs::Silent { .. } => Timelines { newest: Timeline(1), reserved: None, begun_by: BTreeMap::new() },
+    }
+}
+
 fn source(seen: &Seen, name: &NodeName) -> anyhow::Result<Upstream> {
     upstream(&seen.documents, name).ok_or_else(|| anyhow::anyhow!("{name} does not say where its Postgres is"))
 }
@@ -353,7 +397,7 @@ fn parted_segment(seen: &Seen) -> Option<String> {
     let pgha_core::observation::Postgres::Stopped(control) = &seen.observation.postgres else {
         return None;
     };
-    let pgha_core::observation::Dcs::Seen(cluster) = &seen.observation.dcs else {
+    let Dcs::Seen(cluster) = &seen.observation.dcs else {
         return None;
     };
     let end = cluster.history.switches.end_of(control.timeline)?;
@@ -362,8 +406,8 @@ fn parted_segment(seen: &Seen) -> Option<String> {
     Some(format!("{:08X}{:08X}{:08X}", control.timeline.0, segment >> 8, segment & 0xFF))
 }
 
-/// An SQL array. Slot names are letters, digits and underscores, by construction of [`NodeName`].
-fn slot_names(members: &BTreeSet<NodeName>) -> String {
-    let names: Vec<String> = members.iter().map(|name| format!("'{}'", name.slot())).collect();
+/// An SQL array. Slot names are letters, digits and underscores, by construction.
+fn array(slots: &BTreeSet<SlotName>) -> String {
+    let names: Vec<String> = slots.iter().map(|slot| format!("'{slot}'")).collect();
     format!("ARRAY[{}]::text[]", names.join(","))
 }

@@ -22,8 +22,9 @@ use pgha_core::decide::{Memory, Settings, decide};
 use pgha_core::lease::Lease;
 use pgha_core::observation::{EndedJob, PeerAnswers, Request};
 use pgha_core::reason::{Reason, Weight};
-use pgha_core::time::{Instant, Millis};
+use pgha_core::time::Instant;
 use pgha_core::timing::Timing;
+use pgha_core::wire::MemberTags;
 pub(crate) use publish::{Published, pgha_status};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -92,12 +93,14 @@ impl Agent {
         let lease_file = LeaseFile::in_dir(&config.run_dir);
         // An agent that was restarted finds the lease that its predecessor left.
         let lease = lease_file.read().ok().flatten().map(|record| record.lease);
+        let tags = MemberTags::from(&config.tags);
         let (publisher, published) = watch::channel(Arc::new(Published::new(config)));
         let agent = Self {
             settings: Settings {
                 me: config.name.clone(),
                 timing,
-                nofailover: config.tags.nofailover,
+                nofailover: tags.nofailover(),
+                failover_priority: tags.failover_priority(),
                 watchdog_required: config.watchdog.mode == pgha_core::config::WatchdogMode::Required,
             },
             memory: Memory::default(),
@@ -107,7 +110,7 @@ impl Agent {
             eye: observe::Eye::new(&context, &wake),
             lease,
             lease_file,
-            watchdog: Watchdog::new(config.watchdog.mode, config.watchdog.device.clone(), timing.watchdog_seconds()),
+            watchdog: Watchdog::new(config.watchdog.mode, config.watchdog.device.clone()),
             job: None,
             ended: None,
             peers: None,
@@ -131,6 +134,9 @@ impl Agent {
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
         };
+        let hung_after = self.settings.timing.hung_after().duration();
+        let micros = u32::try_from(hung_after.as_micros()).unwrap_or(u32::MAX);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::WatchdogUsec(micros)]);
         let mut ready = false;
         loop {
             let again = match self.turn().await {
@@ -241,10 +247,8 @@ impl Agent {
                     continue;
                 }
             }
-            // The watchdog counts from here: it must fire before the lease ends, or it is no fence.
-            let fires = clock::now() + Millis::from_secs(timing.watchdog_seconds().into());
-            if fires <= lease.end(&timing) {
-                self.watchdog.pet();
+            if let Some(seconds) = lease.watchdog_seconds(clock::now(), &timing) {
+                self.watchdog.pet(seconds);
             }
         }
     }
@@ -279,7 +283,7 @@ impl Agent {
     }
 }
 
-/// `WatchdogSec=` of the unit is 3 s; a turn may be further apart than that.
+/// systemd's patience is [`Timing::hung_after`], 3 s at least; turns may be further apart than that.
 const PING: Duration = Duration::from_secs(1);
 
 /// How long the loop waits for ZooKeeper or Postgres in one step: it must get round within a lease.

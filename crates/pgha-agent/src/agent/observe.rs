@@ -18,7 +18,7 @@ use crate::postgres::conf::Upstream;
 use crate::postgres::control;
 use crate::postgres::process::Postmaster;
 use crate::postgres::query::{Connection, Heartbeat, RoleSeen};
-use crate::{clock, files, guard};
+use crate::{clock, files, guard, jobs};
 
 /// An observation and what it was made of.
 pub(super) struct Seen {
@@ -87,7 +87,7 @@ impl Agent {
             lease: self.lease,
             postgres,
             past,
-            job: self.job.as_ref().map(crate::jobs::Job::view),
+            job: self.job.as_ref().map(jobs::Job::view),
             ended: self.ended.clone(),
             peers: self.peers.clone(),
             watchdog: self.watchdog.state(),
@@ -149,10 +149,8 @@ impl Agent {
             }
         }
         // A crash between a promotion and its record must not lose the record.
-        let primary = matches!(heartbeat.role, RoleSeen::Primary(_));
-        let recorded = self.context.past().view(false).promoted_to;
-        if primary && running.timeline > Timeline(1) && recorded != Some(running.timeline) {
-            let noted = self.context.past().promoted_to(running.timeline);
+        if matches!(running.role, Role::Primary(_)) && running.timeline > Timeline(1) && self.job.is_none() {
+            let noted = jobs::note_promotion(&self.context, running.timeline);
             if let Err(error) = noted {
                 tracing::error!(%error, "cannot record the timeline of this promotion");
             }

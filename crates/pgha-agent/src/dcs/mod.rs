@@ -4,7 +4,7 @@ mod snapshot;
 mod zookeeper;
 
 pub(crate) use snapshot::{Documents, Known, understand};
-pub(crate) use zookeeper::{Announced, Write, ZooKeeper};
+pub(crate) use zookeeper::{Announced, Document, Write, ZooKeeper};
 
 /// Why ZooKeeper did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]

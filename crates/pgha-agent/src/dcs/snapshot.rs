@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use pgha_core::lsn::{Switch, Timeline, TimelineHistory};
-use pgha_core::name::{Epoch, NodeName, SystemId};
+use pgha_core::name::{Epoch, NodeName, SlotName, SystemId};
 use pgha_core::observation::{
     Cluster, ClusterSettings, EpochRecord, FailoverRequest, History, Initialize, Leader, Member, SyncRecord,
 };
@@ -30,6 +30,7 @@ pub(crate) struct RawTree {
     pub(crate) failover: Option<Raw>,
     pub(crate) history: Option<Raw>,
     pub(crate) epoch: Option<Raw>,
+    pub(crate) timelines: Option<Raw>,
     pub(crate) members: BTreeMap<String, Raw>,
 }
 
@@ -46,6 +47,8 @@ pub(crate) struct Documents {
     pub(crate) failover_version: Option<i32>,
     pub(crate) history: wire::History,
     pub(crate) history_version: Option<i32>,
+    pub(crate) timelines: Option<wire::Timelines>,
+    pub(crate) timelines_version: Option<i32>,
     pub(crate) members: BTreeMap<NodeName, wire::Member>,
     pub(crate) own_member: Option<OwnMember>,
     /// What could not be understood.
@@ -111,6 +114,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         .and_then(|znode| parse(&mut garbage, &znode.data, wire::FailoverRequest::parse))
         .filter(|request| !request.is_empty());
     let history = raw.history.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::History::parse));
+    let timelines = raw.timelines.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::Timelines::parse));
     let mut members = BTreeMap::new();
     for (name, znode) in &raw.members {
         let Ok(name) = NodeName::try_from(name.as_str()) else {
@@ -133,6 +137,8 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         failover_version: raw.failover.as_ref().map(|znode| znode.version),
         history: history.unwrap_or_default(),
         history_version: raw.history.as_ref().map(|znode| znode.version),
+        timelines,
+        timelines_version: raw.timelines.as_ref().map(|znode| znode.version),
         own_member: raw
             .members
             .get(me.as_str())
@@ -163,8 +169,9 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
             }
         }),
         members: documents.members.iter().map(|(name, member)| (name.clone(), member_view(member))).collect(),
+        retained_slots: documents.status.retain_slots.iter().filter_map(|name| SlotName::parse(name)).collect(),
         optime: documents.status.optime,
-        history: history_view(&documents.history),
+        history: history_view(&documents.history, documents.timelines.as_ref()),
     };
     (cluster, documents)
 }
@@ -180,7 +187,9 @@ fn settings(config: &ClusterConfig) -> ClusterSettings {
         synchronous: settings.synchronous_mode != wire::SynchronousMode::Off,
         strict: settings.synchronous_mode_strict,
         sync_count: usize::try_from(settings.synchronous_node_count.max(1)).unwrap_or(1),
+        maximum_lag_on_syncnode: settings.maximum_lag_on_syncnode,
         maximum_lag: settings.maximum_lag_on_failover,
+        member_slots_ttl: settings.member_slots_ttl,
         paused: settings.pause,
     }
 }
@@ -193,20 +202,31 @@ fn member_view(member: &wire::Member) -> Member {
         checkpoint_pending: member.checkpoint_after_promote == Some(false),
         nofailover: member.tags.nofailover(),
         nosync: member.tags.nosync(),
+        failover_priority: member.tags.failover_priority(),
+        sync_priority: member.tags.sync_priority(),
     }
 }
 
-fn history_view(history: &wire::History) -> History {
+/// Who began a timeline stands in our own document; in that of Patroni it can be guessed.
+fn history_view(history: &wire::History, timelines: Option<&wire::Timelines>) -> History {
     let switches = history.0.iter().map(|line| Switch {
         parent: line.timeline,
         switched_at: line.switched_at,
         reason: line.reason.clone(),
     });
-    let begun_by = history.0.iter().filter_map(|line| {
-        let name = NodeName::try_from(line.new_leader.as_deref()?).ok()?;
-        Some((Timeline(line.timeline.0.checked_add(1)?), name))
-    });
-    History { switches: TimelineHistory(switches.collect()), begun_by: begun_by.collect() }
+    let guessed = || {
+        let lines = history.0.iter().filter_map(|line| {
+            let name = NodeName::try_from(line.new_leader.as_deref()?).ok()?;
+            Some((Timeline(line.timeline.0.checked_add(1)?), name))
+        });
+        lines.collect()
+    };
+    History {
+        newest: timelines.map(|timelines| timelines.newest),
+        reserved: timelines.and_then(|timelines| timelines.reserved),
+        switches: TimelineHistory(switches.collect()),
+        begun_by: timelines.map_or_else(guessed, |timelines| timelines.begun_by.clone()),
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +253,7 @@ mod tests {
                 failover: Some(raw(garbage)),
                 history: Some(raw(garbage)),
                 epoch: Some(raw(garbage)),
+                timelines: Some(raw(garbage)),
                 members: [("db1".to_owned(), raw(garbage)), ("../x".to_owned(), raw(garbage))].into(),
             };
             let me = NodeName::try_from("db1").unwrap();

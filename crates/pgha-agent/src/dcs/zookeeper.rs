@@ -27,18 +27,26 @@ use crate::clock;
 pub(crate) enum Write {
     /// Create `leader`, raise the epoch.
     Take { version: Option<i32>, epoch: Epoch, initialize: bool },
-    /// Replace our own `leader` of another session.
-    Reown { version: i32, epoch: Epoch },
+    /// Replace our own `leader`, raise or restore the epoch.
+    Reown { version: Option<i32>, epoch: Epoch },
     /// Write `status`.
     Renew { version: i32, epoch: Epoch, status: Vec<u8> },
     /// Delete `leader`.
     Release { version: i32 },
-    /// Under the epoch, write one document; `expect` is its version (`None`: it must not exist).
-    Document { version: i32, path: String, data: Vec<u8>, expect: Option<i32> },
+    /// Under the epoch, write documents, all or none.
+    Documents { version: i32, documents: Vec<Document> },
     /// Write one document that needs no leadership.
     Free { path: String, data: Vec<u8>, expect: Option<i32> },
     /// Announce this member; replaces what an earlier session of it left.
     Announce { data: Vec<u8>, replace: Announced },
+}
+
+/// A document to write; `expect` is its version (`None`: it must not exist).
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
+    pub(crate) path: String,
+    pub(crate) data: Vec<u8>,
+    pub(crate) expect: Option<i32>,
 }
 
 /// This member's znode as last seen.
@@ -267,6 +275,7 @@ async fn read_tree(client: &Client, paths: &Paths) -> Result<RawTree, Error> {
         paths.sync(),
         paths.failover(),
         paths.history(),
+        paths.timelines(),
     ];
     let members = join_all(names.iter().map(|name| client.get_data(&format!("{}/{name}", paths.members()))));
     let fixed = join_all(fixed.iter().map(|path| client.get_data(path)));
@@ -283,6 +292,7 @@ async fn read_tree(client: &Client, paths: &Paths) -> Result<RawTree, Error> {
         sync: next()?,
         failover: next()?,
         history: next()?,
+        timelines: next()?,
         members: names
             .into_iter()
             .zip(members)
@@ -304,10 +314,7 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
     let record = |epoch: Epoch| EpochDoc { epoch, leader: me.clone() }.render();
     match write {
         Write::Take { version, epoch, initialize } => {
-            match version {
-                Some(version) => multi.add_set_data(&epoch_path, &record(*epoch), Some(*version)).map_err(broken)?,
-                None => multi.add_create(&epoch_path, &record(*epoch), &persistent).map_err(broken)?,
-            }
+            put(&mut multi, &epoch_path, &record(*epoch), *version).map_err(broken)?;
             steps.push(epoch_path);
             multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
             steps.push(leader_path);
@@ -317,7 +324,7 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
             }
         }
         Write::Reown { version, epoch } => {
-            multi.add_set_data(&epoch_path, &record(*epoch), Some(*version)).map_err(broken)?;
+            put(&mut multi, &epoch_path, &record(*epoch), *version).map_err(broken)?;
             multi.add_delete(&leader_path, None).map_err(broken)?;
             multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
             steps.extend([epoch_path, leader_path.clone(), leader_path]);
@@ -334,11 +341,13 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
             multi.add_delete(&leader_path, None).map_err(broken)?;
             steps.extend([epoch_path, leader_path]);
         }
-        Write::Document { version, path, data, expect } => {
+        Write::Documents { version, documents } => {
             multi.add_check_version(&epoch_path, *version).map_err(broken)?;
             steps.push(epoch_path);
-            put(&mut multi, path, data, *expect).map_err(broken)?;
-            steps.push(path.clone());
+            for Document { path, data, expect } in documents {
+                put(&mut multi, path, data, *expect).map_err(broken)?;
+                steps.push(path.clone());
+            }
         }
         Write::Free { path, data, expect } => {
             put(&mut multi, path, data, *expect).map_err(broken)?;
@@ -388,6 +397,7 @@ async fn create_status(client: &Client, paths: &Paths, write: &Write) -> Result<
     }
 }
 
+/// Sets a document of a known version, or creates it.
 fn put(
     multi: &mut zookeeper_client::MultiWriter<'_>,
     path: &str,

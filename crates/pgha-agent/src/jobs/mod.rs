@@ -17,7 +17,7 @@ pub(crate) use copy::copy;
 use pgha_core::observation::{EndedJob, JobKind, Outcome, RunningJob};
 use pgha_core::time::Instant;
 pub(crate) use prepare::prepare;
-pub(crate) use promote::promote;
+pub(crate) use promote::{note as note_promotion, promote};
 pub(crate) use rewind::rewind;
 pub(crate) use start::{Mode, start};
 pub(crate) use stop::stop;

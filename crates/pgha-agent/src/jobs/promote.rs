@@ -5,21 +5,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgha_core::lsn::Timeline;
 use pgha_core::name::Epoch;
 use pgha_core::time::Instant;
 
 use super::JobError;
-use crate::clock;
 use crate::context::Context;
 use crate::postgres::query::{Connection, RoleSeen};
+use crate::{clock, files};
 
 /// Replay of what was received may take a while; the lease, not this, bounds the danger.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module.
-pub(crate) async fn promote(context: Arc<Context>, epoch: Epoch, not_after: Instant) -> Result<(), JobError> {
+pub(crate) async fn promote(
+    context: Arc<Context>,
+    epoch: Epoch,
+    not_after: Instant,
+    timeline: Timeline,
+) -> Result<(), JobError> {
     let mut connection = Connection::new(&context.config, Duration::from_secs(2));
     let asking = || JobError::failed("asking Postgres");
+    let data_dir = &context.config.postgres.data_dir;
+    let own = connection.heartbeat().await.map_err(asking())?.timeline;
+    take_numbers(data_dir, own, timeline).map_err(JobError::failed("reserving timeline numbers in pg_wal"))?;
     context.past().leads_in(epoch).map_err(JobError::failed("recording the leadership"))?;
     if clock::now() >= not_after {
         return Err(JobError::Failed("the lease is too short by now".to_owned()));
@@ -40,15 +49,41 @@ pub(crate) async fn promote(context: Arc<Context>, epoch: Epoch, not_after: Inst
     if !matches!(heartbeat.role, RoleSeen::Primary(_)) {
         return Err(JobError::Failed("Postgres says that it is still a standby".to_owned()));
     }
-    context.past().promoted_to(heartbeat.timeline).map_err(JobError::failed("recording the timeline"))?;
+    if heartbeat.timeline != timeline {
+        // The archive knows of one that ZooKeeper does not.
+        tracing::warn!(expected = %timeline, got = %heartbeat.timeline, "Postgres has chosen another timeline");
+    }
+    note(&context, heartbeat.timeline).map_err(JobError::failed("recording the timeline"))
+}
+
+/// Makes every number between `own` and `timeline` look used: Postgres takes the first one after its own without a history file in `pg_wal` or
+/// the archive (`findNewestTimeLine`, xlogrecovery.c). A member that took such a number may have died before anybody
+/// else saw its WAL; were it taken again, Postgres would take the two for one. Standbys fetch these files, too, and never
+/// follow them: the history of the new timeline does not name them.
+fn take_numbers(data_dir: &Path, own: Timeline, timeline: Timeline) -> io::Result<()> {
+    let wal = data_dir.join("pg_wal");
+    for number in own.0 + 1..timeline.0 {
+        let path = wal.join(format!("{number:08X}.history"));
+        if !path.exists() {
+            files::replace(&path, b"# taken by a promotion that came to nothing here\n")?;
+        }
+    }
+    Ok(())
+}
+
+/// Remembers a promotion that was seen, once. What belongs to it comes before the record: a crash in between does it again.
+pub(crate) fn note(context: &Context, timeline: Timeline) -> io::Result<()> {
+    if context.past().view(false).promoted_to == Some(timeline) {
+        return Ok(());
+    }
     if context.config.archive.is_some() {
-        match archive_again(&context.config.postgres.data_dir, heartbeat.timeline.0) {
+        match archive_again(&context.config.postgres.data_dir, timeline.0) {
             Ok(segments) => tracing::info!(segments, "archiving again what the old primary may not have archived"),
             // The promotion stands; a gap in the archive is worth a complaint, not a failover.
             Err(error) => tracing::error!(%error, "cannot archive the old timeline's WAL again; take a backup"),
         }
     }
-    Ok(())
+    context.past().promoted_to(timeline)
 }
 
 /// With `archive_mode = on` a standby marks every segment that it received as archived (`XLogArchiveForceDone`), be it

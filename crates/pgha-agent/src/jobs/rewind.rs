@@ -45,9 +45,14 @@ pub(crate) async fn rewind(
             return Err(classify(&error));
         }
     };
+    let said = format!("{}\n{}", printed.stdout, printed.stderr);
+    if said.contains("on the same timeline") {
+        // Only a history that has parted is rewound, and a timeline that two members began looks like one to pg_rewind.
+        context.past().rewinding(false).map_err(JobError::failed("recording the rewind"))?;
+        return Err(JobError::Impossible("pg_rewind sees one timeline where there are two".to_owned()));
+    }
     context.conf.set_standby(true).map_err(JobError::file(data_dir))?;
     context.past().rebased().map_err(JobError::failed("recording the rewind"))?;
-    let said = format!("{}\n{}", printed.stdout, printed.stderr);
     let moved = said.lines().find(|line| line.contains("need to copy") || line.contains("no rewind required"));
     tracing::info!(source = %source.name, moved = moved.unwrap_or("nothing"), "rewound");
     Ok(())

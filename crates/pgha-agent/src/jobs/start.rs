@@ -14,7 +14,7 @@ use crate::postgres::conf::Upstream;
 use crate::postgres::control;
 use crate::postgres::process::Postmaster;
 use crate::postgres::query::Connection;
-use crate::postgres::supervisor;
+use crate::postgres::supervisor::{self, Ordered};
 
 /// How to start.
 #[derive(Debug, Clone)]
@@ -63,13 +63,13 @@ pub(crate) async fn start(
             conf.set_standby(true).map_err(writing())?;
         }
     }
-    supervisor::start(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
-    ready(&context, matches!(mode, Mode::Standby(_))).await
+    let ordered = supervisor::start(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
+    ready(&context, &ordered, matches!(mode, Mode::Standby(_))).await
 }
 
 /// Waits until Postgres answers queries, or is seen to have died. A standby that is not consistent yet may need WAL from
 /// a leader that is not there; it is left alone after a while, so that it can be told of another.
-async fn ready(context: &Context, standby: bool) -> Result<(), JobError> {
+async fn ready(context: &Context, ordered: &Ordered, standby: bool) -> Result<(), JobError> {
     let config = &context.config;
     let died = |what: &str| Err(JobError::Failed(format!("{what}; {}", supervisor::log_hint(config))));
     let mut connection = Connection::new(config, Duration::from_secs(2));
@@ -81,7 +81,7 @@ async fn ready(context: &Context, standby: bool) -> Result<(), JobError> {
             return died("Postgres died while starting");
         }
         appeared |= alive;
-        if !appeared && begun.elapsed() > APPEARANCE {
+        if !appeared && (begun.elapsed() > APPEARANCE || ordered.is_over().await) {
             return died("Postgres did not start");
         }
         if alive && connection.text("SELECT 'ready'").await.is_ok() {

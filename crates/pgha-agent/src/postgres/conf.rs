@@ -206,7 +206,7 @@ impl Conf {
             Some(upstream) => format!(
                 "primary_conninfo = {}\nprimary_slot_name = {}\n",
                 quote(&self.conninfo(upstream)),
-                quote(&self.config.name.slot()),
+                quote(self.config.name.slot().as_str()),
             ),
         };
         files::replace(&self.data("pgha.upstream.conf"), text.as_bytes())
@@ -238,7 +238,8 @@ impl Conf {
     /// Connection string for `pg_rewind`.
     pub(crate) fn rewind_source(&self, upstream: &Upstream) -> String {
         format!(
-            "user={user} passfile={passfile} host={host} port={port} dbname=postgres connect_timeout=5",
+            "user={user} passfile={passfile} host={host} port={port} dbname=postgres connect_timeout=5 \
+             target_session_attrs=read-write",
             user = self.config.postgres.rewind_user,
             passfile = self.passfile().display(),
             host = upstream.host,

@@ -80,27 +80,37 @@ impl Postmaster {
 
     /// Stops it without shutdown checkpoint, and for certain: SIGQUIT, then SIGKILL to it and its children.
     ///
-    /// Returns once no process is left, at the latest shortly after `patience`. Needs nobody's help: no D-Bus, no
+    /// Returns once no process is left, at the latest after twice `patience`, and says whether none is: one that waits for
+    /// a disk that hangs cannot die, though it cannot answer a client any more either. Needs nobody's help: no D-Bus, no
     /// systemd, no lock.
-    pub(crate) fn kill_for_certain(self, patience: Duration) {
+    pub(crate) fn kill_for_certain(self, patience: Duration) -> bool {
         let begun = Instant::now();
         let children = self.children();
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGQUIT);
         // A stopped process takes no SIGQUIT before it is continued.
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGCONT);
-        while begun.elapsed() < patience {
-            if !self.is_alive() && children.iter().all(|child| !child.is_alive()) {
-                return;
+        let gone = |until: Duration| {
+            loop {
+                if !self.is_alive() && children.iter().all(|child| !child.is_alive()) {
+                    return true;
+                }
+                if begun.elapsed() >= until {
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(5));
             }
-            std::thread::sleep(Duration::from_millis(5));
+        };
+        if gone(patience) {
+            return true;
         }
         // The postmaster first: it would start new children.
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
-        for child in children.into_iter().chain(self.children()) {
+        for child in children.iter().copied().chain(self.children()) {
             if child.is_alive() {
                 let _ = kill(Pid::from_raw(child.pid), Signal::SIGKILL);
             }
         }
+        gone(2 * patience)
     }
 
     /// Its direct children; Postgres has no others.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgha_core::config::Config;
 use pgha_core::lsn::{Lsn, Timeline};
-use pgha_core::name::SystemId;
+use pgha_core::name::{SlotName, SystemId};
 use pgha_core::observation::{Primary, Sender};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
@@ -32,7 +32,7 @@ pub(crate) enum RoleSeen {
         replayed: Lsn,
         streaming: bool,
         conninfo: String,
-        slots: BTreeSet<String>,
+        slots: BTreeSet<SlotName>,
         checkpoint_pending: bool,
         paused: bool,
         replayed_at: Option<String>,
@@ -204,6 +204,7 @@ fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
     let checkpoint_timeline: i32 = state.try_get("checkpoint_timeline")?;
     let replication = senders.iter().map(replication_row).collect::<Result<Vec<_>, _>>()?;
     let slots: Vec<String> = state.try_get("slots")?;
+    let slots: BTreeSet<SlotName> = slots.iter().filter_map(|name| SlotName::parse(name)).collect();
     let (timeline, role) = if standby {
         let recovery: Option<i32> = state.try_get("recovery_timeline")?;
         let received: Option<i32> = state.try_get("received_timeline")?;
@@ -213,7 +214,7 @@ fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
             replayed: lsn("replayed")?,
             streaming: state.try_get("streaming")?,
             conninfo: state.try_get("conninfo")?,
-            slots: slots.into_iter().collect(),
+            slots,
             checkpoint_pending: received > recovery.max(Some(checkpoint_timeline)),
             paused: state.try_get("paused")?,
             replayed_at: state.try_get("replayed_at")?,
@@ -229,7 +230,7 @@ fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
             sync_names: state.try_get("sync_names")?,
             checkpointer_settled: state.try_get("checkpointer_settled")?,
             senders: senders.iter().map(sender).collect::<Result<_, _>>()?,
-            slots: slots.into_iter().collect(),
+            slots,
             checkpoint_pending: u32::try_from(checkpoint_timeline).unwrap_or_default() < timeline,
         };
         (timeline, RoleSeen::Primary(primary))

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgha_core::config::{Config, Supervisor};
 
@@ -17,13 +19,34 @@ pub(crate) enum StartError {
     Spawn { program: String, source: io::Error },
 }
 
+/// A start that was ordered.
+#[derive(Debug)]
+pub(crate) enum Ordered {
+    /// Of this unit.
+    Unit(String),
+    /// Of a child; set when it has ended.
+    Child(Arc<AtomicBool>),
+}
+
+impl Ordered {
+    /// Whether nothing will come of it: what was started has ended.
+    pub(crate) async fn is_over(&self) -> bool {
+        match self {
+            // Where systemd does not answer, the start is given up when its time is over.
+            Self::Unit(unit) => systemd::has_failed(unit).await.unwrap_or(false),
+            Self::Child(ended) => ended.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// Orders the start; whether it succeeds is seen from the postmaster.
-pub(crate) async fn start(config: &Config) -> Result<(), StartError> {
+pub(crate) async fn start(config: &Config) -> Result<Ordered, StartError> {
     let postgres = &config.postgres;
     match postgres.supervisor {
-        Supervisor::Systemd => systemd::start(&postgres.unit)
-            .await
-            .map_err(|source| StartError::Systemd { unit: postgres.unit.clone(), source }),
+        Supervisor::Systemd => match systemd::start(&postgres.unit).await {
+            Ok(()) => Ok(Ordered::Unit(postgres.unit.clone())),
+            Err(source) => Err(StartError::Systemd { unit: postgres.unit.clone(), source }),
+        },
         Supervisor::Direct => {
             let program = postgres.bin_dir.join("postgres");
             let failed = |source| StartError::Spawn { program: program.display().to_string(), source };
@@ -44,8 +67,13 @@ pub(crate) async fn start(config: &Config) -> Result<(), StartError> {
                 .spawn()
                 .map_err(failed)?;
             // Reaps it when it ends, so that a dead postmaster does not look alive.
-            std::thread::spawn(move || child.wait());
-            Ok(())
+            let ended = Arc::new(AtomicBool::new(false));
+            let mark = Arc::clone(&ended);
+            std::thread::spawn(move || {
+                let _ = child.wait();
+                mark.store(true, Ordering::Relaxed);
+            });
+            Ok(Ordered::Child(ended))
         }
     }
 }

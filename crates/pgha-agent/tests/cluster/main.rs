@@ -268,7 +268,7 @@ async fn garbage_stops_nobody() {
     make_worms(&mut world, &primary, 1).await;
     let postmaster = world.member(&primary).postmaster();
     let zookeeper = zookeeper_client::Client::connect(&world.zookeeper_address()).await.unwrap();
-    for znode in ["initialize", "config", "status", "sync", "failover", "history", "leader"] {
+    for znode in ["initialize", "config", "status", "sync", "failover", "history", "leader", "pgha/epoch"] {
         for garbage in [&b"\xff\x00{"[..], b"[[1,2,", b"null", b"{\"a\":{\"b\":[]}}"] {
             let path = format!("/service/test/{znode}");
             let written = match zookeeper.set_data(&path, garbage, None).await {
@@ -285,6 +285,10 @@ async fn garbage_stops_nobody() {
         let why = world.member(&primary).why().await.unwrap_or_else(|| panic!("{znode}\n{}", world.logs()));
         assert!(why.lease_ms.is_some_and(|left| left > 0), "garbage in {znode}: {why:?}\n{}", world.logs());
     }
+    zookeeper.delete("/service/test/pgha/epoch", None).await.unwrap();
+    // Longer than a lease: it was renewed under the restored record.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(zookeeper.check_stat("/service/test/pgha/epoch").await.unwrap().is_some(), "{}", world.logs());
     for rest_port in [world.member(&primary).rest_port, world.member(&standby).rest_port] {
         for garbage in [&b"\xff\xfe\r\n\r\n"[..], b"PATCH /config HTTP/1.1\r\nContent-Length: 5\r\n\r\n{{{{{", b"GET"] {
             let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", rest_port)).await.unwrap();

@@ -10,14 +10,21 @@ use crate::reason::Reason;
 /// A Postgres that may accept writes without a lease that holds is stopped at once, whatever else is the case.
 pub(super) fn lease_over(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
     if may_accept_writes(view.obs) && view.lease().is_none() {
-        let mut actions = Vec::new();
-        if view.obs.job.is_some() {
-            actions.push(Action::CancelJob);
-        }
-        actions.push(Action::Fence);
+        let actions = fence(&view);
         return Break(view.say(Reason::LeaseOver, actions));
     }
     Continue(view)
+}
+
+/// Kills Postgres, and then has nothing left to guard: a watchdog that stays armed until the next look, which may have to
+/// wait for ZooKeeper, would reset a host that did everything right. A start under way may still bring up a Postgres;
+/// then it stays armed.
+fn fence(view: &View<'_>) -> Vec<Action> {
+    if view.obs.job.is_some() {
+        vec![Action::CancelJob, Action::Fence]
+    } else {
+        vec![Action::Fence, Action::DisarmWatchdog, Action::ForgetLease]
+    }
 }
 
 /// Somebody else leads, or led since: the lease is void before its time.
@@ -28,11 +35,7 @@ pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Deci
         let Some(by) = other.or(led_since).cloned() else {
             return Continue(view);
         };
-        let mut actions = Vec::new();
-        if view.obs.job.is_some() {
-            actions.push(Action::CancelJob);
-        }
-        actions.push(Action::Fence);
+        let actions = fence(&view);
         return Break(view.say(Reason::Deposed { by }, actions));
     }
     Continue(view)

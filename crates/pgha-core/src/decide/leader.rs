@@ -1,10 +1,12 @@
 //! The leader znode carries my name.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow::{self, Break, Continue};
 
 use super::{Decision, View, cluster_settings, may_accept_writes};
 use crate::action::{Action, StartAs};
-use crate::name::NodeName;
+use crate::lsn::Timeline;
+use crate::name::{NodeName, SlotName};
 use crate::observation::{
     Cluster, Control, ControlState, FailoverRequest, Initialize, JobKind, Postgres, Primary, Request, Role, Running,
     Watchdog,
@@ -23,7 +25,11 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
     };
     let mine = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session && leader.name == *view.me());
     match cluster.epoch.version {
-        Some(version) if mine && until_renewal(view) == Millis(0) => vec![Action::Renew { version }],
+        Some(version) if mine && until_renewal(view) == Millis(0) => {
+            let settings = cluster_settings(cluster);
+            let known = cluster.members.keys().map(NodeName::slot).chain(cluster.retained_slots.iter().cloned());
+            vec![Action::Renew { version, retain: known.filter(|slot| !view.is_given_up(slot, &settings)).collect() }]
+        }
         _ => Vec::new(),
     }
 }
@@ -41,6 +47,11 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> 
         None => is_my_session,
     };
     let (Some(version), true) = (cluster.epoch.version, recorded) else {
+        if let (None, true, Some(lease)) = (cluster.epoch.version, is_my_session, view.lease()) {
+            // Somebody deleted the record; without it nothing can be renewed. The transaction fails if it is back.
+            let reown = Action::ReownLeadership { version: None, epoch: lease.epoch.next() };
+            return view.say(Reason::RestoringEpoch, vec![reown]);
+        }
         return view.say(Reason::WaitingForCluster, vec![]);
     };
     if !is_my_session {
@@ -59,7 +70,7 @@ fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
     // The lease may be one epoch behind: its file is written after the transaction that raised the epoch.
     if view.lease().is_some() && may_accept_writes(view.obs) {
         let epoch = cluster.epoch.epoch.next();
-        return view.say(Reason::Reowning, vec![Action::ReownLeadership { version, epoch }]);
+        return view.say(Reason::Reowning, vec![Action::ReownLeadership { version: Some(version), epoch }]);
     }
     if view.obs.past.led_in != Some(cluster.epoch.epoch) {
         // A leadership that never served, or that of another host with our name: it expires by itself.
@@ -70,8 +81,8 @@ fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
 
 fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
     let Some(lease) = view.lease().copied() else {
-        // The znode is mine but no renewal has been acknowledged: the renewal that goes before will tell.
-        return view.say(Reason::Leading, vec![]);
+        // The renewal that goes before will tell.
+        return view.say(Reason::AwaitingRenewal, vec![]);
     };
     let give_up = |view: View<'_>, why: &str| {
         let reason = Reason::CannotLead { why: why.to_owned() };
@@ -81,7 +92,7 @@ fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
     match &obs.postgres {
         Postgres::Running(running) => match &running.role {
             Role::Primary(primary) => serving(view, cluster, version, running, primary),
-            Role::Standby(_) => promote(view, cluster, version),
+            Role::Standby(_) => promote(view, cluster, version, running.timeline),
         },
         Postgres::Starting { .. } => view.say(Reason::Starting, vec![]),
         Postgres::Mute { since, .. } => {
@@ -144,9 +155,9 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
 }
 
 /// I lead and Postgres is a standby: promote it.
-fn promote(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
+fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) -> Decision {
     let release = vec![Action::ReleaseLeadership { version }];
-    if view.settings.watchdog_required && matches!(view.obs.watchdog, Watchdog::Off | Watchdog::Unusable) {
+    if view.lacks_watchdog() {
         return view.say(Reason::WatchdogRequired, release);
     }
     if view.backing_off(JobKind::Promote) {
@@ -158,7 +169,7 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
         return view.say(Reason::GuardMissing, release);
     }
     let Some(lease) = view.lease().copied() else {
-        return view.say(Reason::Leading, vec![]);
+        return view.say(Reason::AwaitingRenewal, vec![]);
     };
     let settings = cluster_settings(cluster);
     let mut actions = Vec::new();
@@ -166,7 +177,7 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
         // Nobody but me may lead from here on, until a standby has caught up with me.
         let record = crate::observation::SyncRecord {
             leader: Some(view.me().clone()),
-            standbys: std::collections::BTreeSet::new(),
+            standbys: BTreeSet::new(),
             unreadable: false,
             version: cluster.sync.version,
         };
@@ -177,7 +188,9 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);
     }
-    actions.push(Action::Promote { epoch: lease.epoch, not_after: lease.fence_at(view.timing()) });
+    let timeline = cluster.history.next_timeline(timeline);
+    actions.push(Action::ReserveTimeline { version, timeline });
+    actions.push(Action::Promote { epoch: lease.epoch, not_after: lease.fence_at(view.timing()), timeline });
     view.say(Reason::Promoting, actions)
 }
 
@@ -267,9 +280,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     let (step, floor) =
         sync::step(view.me(), &settings, &cluster.sync, primary, &cluster.members, &view.memory.sync_floor);
     view.memory.sync_floor = floor;
-    let listed = |names: &std::collections::BTreeSet<NodeName>| {
-        names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
-    };
+    let listed = |names: &BTreeSet<NodeName>| names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
     let (reason, step_action, settling) = match step {
         Step::Settled => (Reason::Leading, None, false),
         Step::Claim(record) => (Reason::ClaimingSync, Some(Action::WriteSync { version, record }), true),
@@ -289,18 +300,18 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     };
     // The step first: a later action that fails must not stand in its way.
     let mut actions: Vec<Action> = step_action.into_iter().collect();
-    if primary.checkpoint_pending && view.memory.checkpoint_ordered != Some(running.timeline) {
-        view.memory.checkpoint_ordered = Some(running.timeline);
-        actions.push(Action::Checkpoint);
+    if primary.checkpoint_pending {
+        actions.extend(view.checkpoint(running.timeline));
     }
-    let missing: std::collections::BTreeSet<NodeName> = cluster
-        .members
-        .keys()
-        .filter(|name| *name != view.me() && !primary.slots.contains(&name.slot()))
-        .cloned()
-        .collect();
+    let others = cluster.members.keys().filter(|name| *name != view.me()).map(NodeName::slot);
+    let missing: BTreeSet<SlotName> = others.filter(|slot| !primary.slots.contains(slot)).collect();
     if !missing.is_empty() {
         actions.push(Action::CreateSlots(missing));
+    }
+    let given_up: BTreeSet<SlotName> =
+        primary.slots.iter().filter(|slot| view.is_given_up(slot, &settings)).cloned().collect();
+    if !given_up.is_empty() {
+        actions.push(Action::DropSlots(given_up));
     }
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);

@@ -17,14 +17,18 @@ mod vacant;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::ControlFlow::{self, Break, Continue};
 
 use crate::action::Action;
-use crate::lsn::Timeline;
-use crate::name::NodeName;
-use crate::observation::{Cluster, ClusterSettings, Dcs, JobKind, Observation, Outcome, Postgres, Request, Role};
+use crate::lsn::{Lsn, Timeline};
+use crate::name::{NodeName, SlotName};
+use crate::observation::{
+    Cluster, ClusterSettings, Dcs, JobKind, Observation, Outcome, Postgres, Request, Role, Watchdog,
+};
 use crate::reason::Reason;
+use crate::rejoin::Rung;
 use crate::sync;
 use crate::time::{Instant, Millis};
 use crate::timing::Timing;
@@ -36,8 +40,10 @@ pub struct Settings {
     pub me: NodeName,
     /// Timings of the cluster.
     pub timing: Timing,
-    /// Tag `nofailover`.
+    /// Tag `nofailover`, or a `failover_priority` of 0.
     pub nofailover: bool,
+    /// Tag `failover_priority`.
+    pub failover_priority: u32,
     /// A primary must have a working watchdog.
     pub watchdog_required: bool,
 }
@@ -49,19 +55,53 @@ pub struct Memory {
     pub sync_floor: sync::Floor,
     /// A slow action failed and is not tried again before an instant.
     pub backoff: Option<Backoff>,
-    /// `pg_rewind` said that it cannot help; the next rung is due.
-    pub rewind_impossible: bool,
+    /// The rung of the ladder that is due.
+    pub due: Rung,
+    /// The highest that was tried since this member last streamed.
+    pub tried: Rung,
+    /// A standby that does not get on.
+    pub standstill: Option<Standstill>,
     /// The roles that members need are there.
     pub prepared: bool,
     /// A fresh copy was ordered by the operator.
     pub clone_ordered: bool,
     /// Since when nobody leads.
     pub vacant_since: Option<Instant>,
-    /// The timeline on which a checkpoint was ordered, so that the control file shows it.
-    pub checkpoint_ordered: Option<Timeline>,
+    /// The checkpoint that was ordered so that the control file shows the timeline.
+    pub checkpoint: Option<CheckpointOrder>,
     /// From whom a standby was last told to stream.
     pub followed: Option<NodeName>,
+    /// Slots of members that are away, and since when they are.
+    pub away: BTreeMap<SlotName, Instant>,
 }
+
+impl Memory {
+    fn climb_to(&mut self, rung: Rung) {
+        self.tried = rung;
+        self.due = rung;
+    }
+}
+
+/// A standby that neither streams nor replays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standstill {
+    /// Where it stands.
+    pub position: Lsn,
+    /// Since when.
+    pub since: Instant,
+}
+
+/// A checkpoint that was ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointOrder {
+    /// For this timeline.
+    pub timeline: Timeline,
+    /// When.
+    pub at: Instant,
+}
+
+/// One that has not shown an effect for so long has failed, or is ordered again without harm.
+const CHECKPOINT_PATIENCE: Millis = Millis::from_secs(60);
 
 /// A failed slow action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +152,33 @@ impl View<'_> {
         self.obs.lease.as_ref().filter(|lease| lease.holds(self.now(), self.timing()))
     }
 
+    /// Orders a checkpoint for the timeline, unless one is under way.
+    fn checkpoint(&mut self, timeline: Timeline) -> Option<Action> {
+        let now = self.now();
+        let under_way = self
+            .memory
+            .checkpoint
+            .is_some_and(|order| order.timeline == timeline && now.since(order.at) < CHECKPOINT_PATIENCE);
+        if under_way {
+            return None;
+        }
+        self.memory.checkpoint = Some(CheckpointOrder { timeline, at: now });
+        Some(Action::Checkpoint)
+    }
+
     fn say(self, reason: Reason, actions: Vec<Action>) -> Decision {
         let wake = self.timing().heartbeat;
         Decision { reason, actions, wake, memory: self.memory }
+    }
+
+    /// Whether a member has been away for so long that no WAL is kept for it any more.
+    fn is_given_up(&self, slot: &SlotName, settings: &ClusterSettings) -> bool {
+        self.memory.away.get(slot).is_some_and(|since| self.now().since(*since) >= settings.member_slots_ttl)
+    }
+
+    /// Whether a primary must have a watchdog and this member could not arm one.
+    fn lacks_watchdog(&self) -> bool {
+        self.settings.watchdog_required && matches!(self.obs.watchdog, Watchdog::Off | Watchdog::Unusable)
     }
 
     /// Whether a failed action is to be left alone for now.
@@ -168,13 +232,13 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
                 memory.backoff = memory.backoff.filter(|backoff| backoff.kind != ended.kind);
                 memory.prepared |= ended.kind == JobKind::Prepare;
                 if matches!(ended.kind, JobKind::Rewind | JobKind::Clone) {
-                    memory.rewind_impossible = false;
                     memory.clone_ordered = false;
+                    memory.due = Rung::Start;
                 }
             }
             Outcome::Failed(_) | Outcome::Impossible(_) => {
                 if matches!(ended.outcome, Outcome::Impossible(_)) && ended.kind == JobKind::Rewind {
-                    memory.rewind_impossible = true;
+                    memory.climb_to(Rung::Clone);
                 }
                 let failures = memory.backoff.filter(|b| b.kind == ended.kind).map_or(0, |b| b.failures) + 1;
                 // One heartbeat, then twice as long each time, up to 32.
@@ -185,6 +249,20 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
     }
     if obs.request == Some(Request::Reinitialize) {
         memory.clone_ordered = true;
+    }
+    if !matches!(obs.postgres, Postgres::Running(_) | Postgres::Mute { .. }) {
+        // It ended with the server that was to write it.
+        memory.checkpoint = None;
+    }
+    if let Dcs::Seen(cluster) = &obs.dcs {
+        let present: BTreeSet<SlotName> = cluster.members.keys().map(NodeName::slot).collect();
+        let away = cluster.retained_slots.difference(&present).cloned();
+        memory.away = away
+            .map(|slot| {
+                let since = memory.away.get(&slot).copied().unwrap_or(obs.now);
+                (slot, since)
+            })
+            .collect();
     }
     let vacant = matches!(&obs.dcs, Dcs::Seen(cluster) if cluster.leader.is_none());
     memory.vacant_since = vacant.then(|| memory.vacant_since.unwrap_or(obs.now));

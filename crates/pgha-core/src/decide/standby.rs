@@ -1,11 +1,14 @@
 //! Somebody else leads: follow, or come back.
 
-use super::{Decision, View, cluster_settings};
+use std::collections::BTreeSet;
+
+use super::{Decision, Standstill, View, cluster_settings};
 use crate::action::{Action, StartAs};
-use crate::name::NodeName;
+use crate::name::{NodeName, SlotName};
 use crate::observation::{Cluster, Control, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
 use crate::reason::Reason;
-use crate::rejoin::{self, Plan};
+use crate::rejoin::{self, Plan, Rung};
+use crate::time::Millis;
 
 pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Decision {
     if !matches!(cluster.initialize, Initialize::Done(_)) {
@@ -54,8 +57,7 @@ fn copy(view: View<'_>, leader: &NodeName) -> Decision {
 /// A data directory at rest: the rejoin ladder.
 fn back(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, control: &Control) -> Decision {
     let name = leader.clone();
-    let impossible = view.memory.rewind_impossible;
-    let plan = rejoin::plan(control, &view.obs.past, view.me(), source, &cluster.history, impossible);
+    let plan = rejoin::plan(control, &view.obs.past, view.me(), source, &cluster.history, view.memory.due);
     match plan {
         Plan::AwaitHistory => view.say(Reason::WaitingForHistory { leader: name }, vec![]),
         Plan::AwaitCheckpoint => view.say(Reason::WaitingForCheckpoint { leader: name }, vec![]),
@@ -73,6 +75,38 @@ fn back(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Membe
     }
 }
 
+/// A standby that gets nothing for so long, from a leader that answers, gets nothing at all: its WAL does not fit, or
+/// what it needs is nowhere any more.
+const STANDSTILL: Millis = Millis::from_secs(30);
+
+/// A restartpoint that was ordered shows its effect within this.
+const RESTARTPOINT: Millis = Millis::from_secs(5);
+
+/// Not streaming: it may be replaying from the archive, or the leader cannot be reached, or there is no way on.
+fn standing_still(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, standby: &Standby) -> Decision {
+    let waiting = Reason::NotStreaming { leader: leader.clone() };
+    let position = standby.position();
+    let now = view.now();
+    let here = view.memory.standstill.filter(|standstill| standstill.position == position);
+    let since = here.map_or(now, |standstill| standstill.since);
+    view.memory.standstill = Some(Standstill { position, since });
+    let serves = cluster.members.get(leader).is_some_and(|member| member.is_primary && member.is_running);
+    if now.since(since) < STANDSTILL || !serves || cluster_settings(cluster).paused {
+        return view.say(waiting, vec![]);
+    }
+    // Who cannot ask it cannot stream from it either, and would only lose its data over a cut cable.
+    let asked = view.obs.peers.as_ref().filter(|peers| now.since(peers.asked) < view.timing().ttl);
+    let Some(answers) = asked else {
+        return view.say(waiting, vec![Action::AskPeers([leader.clone()].into())]);
+    };
+    if !answers.positions.contains_key(leader) {
+        return view.say(waiting, vec![]);
+    }
+    view.memory.standstill = None;
+    view.memory.climb_to(view.memory.tried.next());
+    view.say(Reason::GivingUpStreaming { leader: leader.clone() }, vec![Action::Stop { checkpoint: false }])
+}
+
 fn following(
     mut view: View<'_>,
     cluster: &Cluster,
@@ -88,6 +122,18 @@ fn following(
         .members
         .get(leader)
         .and_then(|member| rejoin::standby_has_parted(running.timeline, standby, member, &cluster.history));
+    let newest = cluster.members.get(leader).and_then(|member| member.timeline);
+    if parted == Some(true)
+        && let Some(newest) = newest.filter(|newest| running.timeline < *newest)
+    {
+        // After a restart it shows the timeline of its last restartpoint until the next, and would seem to have gone on
+        // on a timeline that it has left in time.
+        let ordered = view.memory.checkpoint.filter(|order| order.timeline == newest).map(|order| order.at);
+        if ordered.is_none_or(|at| view.now().since(at) < RESTARTPOINT) {
+            let actions = view.checkpoint(newest).into_iter().collect();
+            return view.say(Reason::NotStreaming { leader: name }, actions).within(Millis(500));
+        }
+    }
     if parted == Some(true) {
         return view.say(Reason::Diverged { leader: name }, vec![Action::Stop { checkpoint: false }]);
     }
@@ -96,18 +142,19 @@ fn following(
         return view.say(Reason::Redirecting { leader: name.clone() }, vec![Action::Follow(Some(name))]);
     }
     if !standby.streaming {
-        return view.say(Reason::NotStreaming { leader: name }, vec![]);
+        return standing_still(view, cluster, leader, standby);
     }
+    view.memory.climb_to(Rung::Start);
+    view.memory.standstill = None;
     if view.obs.past.old_data_kept {
         return view.say(Reason::DroppingOldData, vec![Action::RemoveOldData]);
     }
     // Left from a time as primary. The slots of strangers are none of our business.
-    let left: std::collections::BTreeSet<NodeName> =
-        cluster.members.keys().filter(|member| standby.slots.contains(&member.slot())).cloned().collect();
+    let left: BTreeSet<SlotName> =
+        cluster.members.keys().map(NodeName::slot).filter(|slot| standby.slots.contains(slot)).collect();
     let mut actions = if left.is_empty() { vec![] } else { vec![Action::DropSlots(left)] };
-    if standby.checkpoint_pending && view.memory.checkpoint_ordered != Some(running.timeline) {
-        view.memory.checkpoint_ordered = Some(running.timeline);
-        actions.push(Action::Checkpoint);
+    if standby.checkpoint_pending {
+        actions.extend(view.checkpoint(running.timeline));
     }
     view.say(Reason::Following { leader: name }, actions)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Decision, View, cluster_settings, may_accept_writes};
 use crate::action::{Action, StartAs};
 use crate::name::NodeName;
-use crate::observation::{Cluster, Initialize, JobKind, Postgres, Role, Running, Standby};
+use crate::observation::{Cluster, Initialize, JobKind, PeerPosition, Postgres, Role, Running, Standby};
 use crate::reason::Reason;
 use crate::time::Millis;
 
@@ -19,30 +19,34 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Decision {
     }
 }
 
-fn take(cluster: &Cluster, initialize: bool) -> Action {
-    Action::TakeLeadership { version: cluster.epoch.version, epoch: cluster.epoch.epoch.next(), initialize }
+fn take(view: &View<'_>, cluster: &Cluster, initialize: bool) -> Action {
+    // Should the record have been deleted, epochs still do not begin anew.
+    let newest = view.obs.past.led_in.unwrap_or_default().max(cluster.epoch.epoch);
+    Action::TakeLeadership { version: cluster.epoch.version, epoch: newest.next(), initialize }
 }
 
 /// The znode is gone before my lease is, and nobody has led since (see the fencing rules): somebody deleted it, or the
 /// ensemble lost its data. The transaction fails if another takes it first.
 fn retake(view: View<'_>, cluster: &Cluster) -> Decision {
     let initialize = cluster.initialize == Initialize::Absent;
-    view.say(Reason::RetakingLeadership, vec![take(cluster, initialize)])
+    let take = take(&view, cluster, initialize);
+    view.say(Reason::RetakingLeadership, vec![take])
 }
 
 /// There is no cluster yet, or whoever was making it is gone.
 fn unmade(view: View<'_>, cluster: &Cluster) -> Decision {
-    let initialize = cluster.initialize == Initialize::Absent;
     if view.settings.nofailover {
         return view.say(Reason::NoFailoverTag, vec![]);
     }
+    if view.lacks_watchdog() {
+        return view.say(Reason::WatchdogRequired, vec![]);
+    }
+    let take = take(&view, cluster, cluster.initialize == Initialize::Absent);
     match &view.obs.postgres {
-        Postgres::NoData if !view.backing_off(JobKind::Bootstrap) => {
-            view.say(Reason::TakingToBootstrap, vec![take(cluster, initialize)])
-        }
+        Postgres::NoData if !view.backing_off(JobKind::Bootstrap) => view.say(Reason::TakingToBootstrap, vec![take]),
         // The data of a primary without a cluster: an interrupted bootstrap, or a database to be taken over.
         Postgres::Stopped(control) if !control.standby_signal && !view.backing_off(JobKind::Start) => {
-            view.say(Reason::TakingToBootstrap, vec![take(cluster, initialize)])
+            view.say(Reason::TakingToBootstrap, vec![take])
         }
         _ => view.say(Reason::WaitingForCluster, vec![]),
     }
@@ -81,9 +85,7 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
     if view.settings.nofailover {
         return view.say(Reason::NoFailoverTag, vec![]);
     }
-    if view.settings.watchdog_required
-        && matches!(view.obs.watchdog, crate::observation::Watchdog::Off | crate::observation::Watchdog::Unusable)
-    {
+    if view.lacks_watchdog() {
         return view.say(Reason::WatchdogRequired, vec![]);
     }
     if !view.obs.guard_alive {
@@ -109,9 +111,7 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
     }
     if running.timeline < cluster.history.timeline() && !forced {
         // A standby that was restarted shows the timeline of its last restartpoint, not the one it has replayed.
-        let first = view.memory.checkpoint_ordered != Some(cluster.history.timeline());
-        view.memory.checkpoint_ordered = Some(cluster.history.timeline());
-        let actions = if first { vec![Action::Checkpoint] } else { vec![] };
+        let actions = view.checkpoint(cluster.history.timeline()).into_iter().collect();
         return view.say(Reason::StaleTimeline, actions).within(Millis(500));
     }
     if !synchronous && !forced && cluster.optime.ahead_of(standby.position()) > settings.maximum_lag {
@@ -129,15 +129,28 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
             return view.say(Reason::AskingPeers, vec![Action::AskPeers(rivals)]).within(Millis(500));
         };
         let mine = (running.timeline, standby.position());
-        let ahead = answers
-            .positions
-            .iter()
-            .find(|(name, peer)| rivals.contains(*name) && (peer.timeline, peer.position) > mine);
+        // Others go first for as long as a leadership lasts, not longer: what keeps them may be known to nobody else.
+        let patience = view.memory.vacant_since.is_some_and(|since| view.now().since(since) < view.timing().ttl);
+        let is_ahead = |peer: &PeerPosition| {
+            // One that was just started may show a timeline older than its WAL.
+            let may_be = patience && peer.timeline < mine.0 && peer.position > mine.1;
+            may_be || (peer.timeline, peer.position) > mine
+        };
+        let ahead = answers.positions.iter().find(|(name, peer)| rivals.contains(*name) && is_ahead(peer));
         if let Some((peer, _)) = ahead {
             return view.say(Reason::PeerAhead { peer: peer.clone() }, vec![]).within(Millis(500));
         }
+        let preferred = answers.positions.iter().find(|(name, peer)| {
+            rivals.contains(*name)
+                && (peer.timeline, peer.position) == mine
+                && cluster.members.get(*name).is_some_and(|it| it.failover_priority > view.settings.failover_priority)
+        });
+        if let Some((peer, _)) = preferred.filter(|_| patience) {
+            return view.say(Reason::PeerPreferred { peer: peer.clone() }, vec![]).within(Millis(500));
+        }
     }
-    view.say(Reason::TakingLeadership, vec![take(cluster, false)])
+    let take = take(&view, cluster, false);
+    view.say(Reason::TakingLeadership, vec![take])
 }
 
 /// Members that might have more WAL and may lead. In synchronous mode each synchronous standby has every acknowledged

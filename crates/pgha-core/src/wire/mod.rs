@@ -30,6 +30,7 @@ pub mod state;
 pub mod status;
 pub mod sync;
 pub mod tags;
+pub mod timelines;
 
 pub use cluster_config::{ClusterConfig, ClusterSettings, SynchronousMode};
 pub use epoch::EpochDoc;
@@ -47,6 +48,7 @@ pub use state::{MemberRole, MemberState};
 pub use status::Status;
 pub use sync::SyncState;
 pub use tags::MemberTags;
+pub use timelines::Timelines;
 
 #[cfg(test)]
 mod tests;

@@ -86,6 +86,11 @@ impl Paths {
         self.under("pgha/epoch")
     }
 
+    /// pgha's own: the [timelines](super::Timelines).
+    pub fn timelines(&self) -> String {
+        self.under("pgha/timelines")
+    }
+
     fn under(&self, name: &str) -> String {
         format!("{}/{name}", self.base)
     }

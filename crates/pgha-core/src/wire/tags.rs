@@ -27,7 +27,16 @@ impl MemberTags {
 
     /// Among equals the greater one is promoted; 1 unless said otherwise.
     pub fn failover_priority(&self) -> u32 {
-        match self.0.get("failover_priority") {
+        self.priority("failover_priority")
+    }
+
+    /// Of several standbys the greater one is synchronous; 1 unless said otherwise.
+    pub fn sync_priority(&self) -> u32 {
+        self.priority("sync_priority")
+    }
+
+    fn priority(&self, name: &str) -> u32 {
+        match self.0.get(name) {
             None | Some(Value::Null) => 1,
             Some(Value::Number(number)) if number.as_i64().is_some_and(|number| number <= 0) => 0,
             Some(other) => codec::whole_number(other).and_then(|number| u32::try_from(number).ok()).unwrap_or(1),
@@ -44,9 +53,9 @@ impl MemberTags {
         self.flag("clonefrom").unwrap_or(false)
     }
 
-    /// Never a synchronous standby.
+    /// Never a synchronous standby: `nosync`, or a `sync_priority` of 0 or less (`nosync` counts where both are given).
     pub fn nosync(&self) -> bool {
-        self.flag("nosync").unwrap_or(false)
+        self.flag("nosync").unwrap_or_else(|| self.sync_priority() == 0)
     }
 
     /// Does not stream at all; restores from the archive.
@@ -72,8 +81,10 @@ impl From<&Tags> for MemberTags {
             ("clonefrom", tags.clonefrom),
             ("nosync", tags.nosync),
         ];
-        let present = set.into_iter().filter(|(_, on)| *on);
-        Self(present.map(|(name, on)| (name.to_owned(), Value::Bool(on))).collect())
+        let set = set.into_iter().filter(|(_, on)| *on).map(|(name, on)| (name.to_owned(), Value::Bool(on)));
+        let priorities = [("failover_priority", tags.failover_priority), ("sync_priority", tags.sync_priority)];
+        let priorities = priorities.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
+        Self(set.chain(priorities).collect())
     }
 }
 
@@ -96,11 +107,15 @@ mod tests {
         assert!(!tags(json!({"failover_priority": 2})).nofailover());
         assert!(!tags(json!({"nofailover": false, "failover_priority": 0})).nofailover());
         assert!(tags(json!({"nofailover": "yes"})).nofailover());
+        assert!(tags(json!({"sync_priority": 0})).nosync());
+        assert!(!tags(json!({"nosync": false, "sync_priority": 0})).nosync());
     }
 
     #[test]
     fn configured_tags_are_written_only_when_set() {
         let configured = Tags { nosync: true, ..Tags::default() };
         assert_eq!(MemberTags::from(&configured), tags(json!({"nosync": true})));
+        let configured = Tags { sync_priority: Some(3), failover_priority: Some(0), ..Tags::default() };
+        assert_eq!(MemberTags::from(&configured), tags(json!({"failover_priority": 0, "sync_priority": 3})));
     }
 }

@@ -75,6 +75,9 @@ fn other_znodes() {
 
     let epoch = golden!(EpochDoc, r#"{"epoch":7,"leader":"db1"}"#);
     assert_eq!(epoch.epoch, Epoch(7));
+
+    let timelines = golden!(Timelines, r#"{"newest":4,"reserved":5,"begun_by":{"2":"db1","4":"db2"}}"#);
+    assert_eq!(timelines.begun_by.get(&Timeline(4)), Some(&node("db2")));
 }
 
 #[test]
@@ -215,6 +218,7 @@ fn feed(bytes: &[u8]) {
         Status,
         SwitchoverBody,
         SyncState,
+        Timelines,
     );
 }
 

@@ -206,7 +206,7 @@ fn hosts(inventory: &Inventory, problems: &mut Problems) -> Vec<Host> {
 
 /// Members whose names differ only in case or punctuation would share one replication slot.
 fn slots(inventory: &Inventory, problems: &mut Problems) {
-    let mut seen: BTreeMap<String, &Spanned<String>> = BTreeMap::new();
+    let mut seen: BTreeMap<_, &Spanned<String>> = BTreeMap::new();
     for section in inventory.hosts.iter().filter(|host| has(host, Role::Postgres)) {
         let Ok(node) = NodeName::try_from(section.name.get_ref().as_str()) else {
             continue;

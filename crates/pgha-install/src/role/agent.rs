@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pgha_core::config::{Config, Secrets, WatchdogMode};
 use pgha_core::timing::Profile;
+use pgha_core::wire::MemberTags;
 use serde::Serialize;
 
 use super::{List, Phase, Site};
@@ -46,7 +47,7 @@ struct Values<'a> {
     stanza: Option<&'a str>,
     archive_path: Option<String>,
     watchdog: WatchdogMode,
-    tags: Vec<&'a str>,
+    tags: Vec<Setting>,
     synchronous: bool,
     synchronous_strict: bool,
     bootstrap: Vec<Setting>,
@@ -205,7 +206,6 @@ fn values<'a>(site: &'a Site<'_>) -> Values<'a> {
         Archive::Pgbackrest { .. } => (Some(cluster.name.as_str()), None),
         Archive::Directory { path } => (None, Some(path.display().to_string())),
     };
-    let tags = &host.tags;
     Values {
         cluster: cluster.name.as_str(),
         name: host.name.as_str(),
@@ -224,15 +224,12 @@ fn values<'a>(site: &'a Site<'_>) -> Values<'a> {
         stanza,
         archive_path,
         watchdog: cluster.watchdog,
-        tags: [
-            ("nofailover", tags.nofailover),
-            ("noloadbalance", tags.noloadbalance),
-            ("clonefrom", tags.clonefrom),
-            ("nosync", tags.nosync),
-        ]
-        .into_iter()
-        .filter_map(|(name, set)| set.then_some(name))
-        .collect(),
+        // Booleans and numbers are written alike in JSON and TOML.
+        tags: MemberTags::from(&host.tags)
+            .0
+            .into_iter()
+            .map(|(name, value)| Setting { name, value: value.to_string() })
+            .collect(),
         synchronous: cluster.synchronous != Synchronous::Off,
         synchronous_strict: cluster.synchronous == Synchronous::Strict,
         bootstrap: settings(BOOTSTRAP.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()),
