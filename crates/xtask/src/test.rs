@@ -1,6 +1,10 @@
 //! `cargo xtask test`: every check and test of the repository, from fast to real.
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -13,13 +17,14 @@ const SERVERS: [&str; 5] = ["default-jre-headless", "haproxy", "pgbackrest", "po
 /// A part's name and what it does.
 type Part = (&'static str, fn() -> Result<()>);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("packages", install),
     ("format", || shell::run(shell::cargo().args(["fmt", "--all", "--check"]))),
     ("lints", || {
         shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     }),
     ("unit and process tests", || shell::run(shell::cargo().args(["test", "--workspace", "--quiet"]))),
+    ("simulated histories", simulate),
     ("tests on lab hosts", lab),
 ];
 
@@ -54,6 +59,16 @@ pub(crate) fn run() -> Result<ExitCode> {
 fn install() -> Result<()> {
     let lab = pgha_lab::requirements::missing_packages();
     packages::ensure(&[&lab[..], &SERVERS].concat())
+}
+
+/// Seeds that no run has seen before this commit; the fixed ones are among the unit tests. A commit always plays the same
+/// ones, so that what fails somewhere fails everywhere. A failing seed is printed: `pgha-sim --seed N --trace`.
+fn simulate() -> Result<()> {
+    const HISTORIES: u64 = 20_000;
+    let commit = shell::read(Command::new("git").args(["rev-parse", "HEAD"]))?;
+    let from = commit.get(..12).and_then(|hex| u64::from_str_radix(hex, 16).ok()).context("reading the commit's name")?;
+    let seeds = [format!("--seeds={HISTORIES}"), format!("--from={from}")];
+    shell::run(shell::cargo().args(["run", "--quiet", "--profile=sim", "--package=pgha-sim", "--"]).args(seeds))
 }
 
 /// Tests on lab hosts are ignored by a plain `cargo test`, because they need root. They are built as the caller and

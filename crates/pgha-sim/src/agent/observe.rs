@@ -1,0 +1,258 @@
+//! One observation: ZooKeeper and Postgres at once, within deadlines.
+
+use std::rc::Rc;
+
+use pgha_core::lsn::{Lsn, Timeline};
+use pgha_core::observation::{Dcs, Observation, Postgres, Primary, Role, Running, Sender, Standby, Watchdog};
+
+use super::{Agent, Phase, Read};
+use crate::event::{Event, Who};
+use crate::model::postgres::Life;
+use crate::model::zookeeper::Tree;
+use crate::mutant::Mutant;
+use crate::time::{Span, Time};
+use crate::world::World;
+
+impl World {
+    /// Asks both.
+    pub(super) fn observe(&mut self, who: Who) {
+        let now = self.now;
+        let clock = self.clock(who.host);
+        let Some(agent) = self.agent(who) else { return };
+        let turn = agent.turn;
+        let timing = agent.settings.timing;
+        let patience = agent.patience();
+        let left = agent.lease.map(|lease| lease.fence_at(&timing).since(clock)).filter(|left| left.0 > 0);
+        let deadline = left.map_or(patience, |left| patience.min(Span::millis(left.0)));
+        // The library gives a silent server up before the session's end.
+        let silent = now.since(agent.connection.heard).0 > timing.ttl.0 * 1000 * 2 / 3;
+        if agent.connection.server.is_some() && silent {
+            self.disconnected(who.host);
+        }
+        let (server, session) = match self.agent(who) {
+            Some(agent) => (agent.connection.server, agent.connection.session),
+            None => return,
+        };
+        match (server, session) {
+            (Some(server), Some(session)) => {
+                if self.network.is_up(who.host, server) {
+                    let delay = self.network.delay(who.host, server, now, &mut self.rng);
+                    self.later(delay, Event::Read { server, who, turn, session });
+                }
+                self.later(deadline, Event::ReadDone { who, turn, tree: None });
+            }
+            _ => self.later(Span::millis(1), Event::ReadDone { who, turn, tree: None }),
+        }
+        let slow = self.hosts[who.host].slow_disk_until > now;
+        let stuck = self.hosts[who.host].pg.server.as_ref().is_some_and(|server| server.stuck_until > now);
+        let takes = if slow { self.between(20, 900) } else { self.between(1, 4) };
+        if stuck || takes > patience {
+            self.later(patience, Event::Looked { who, turn, mute: true });
+        } else {
+            self.later(takes, Event::Looked { who, turn, mute: false });
+        }
+    }
+
+    pub(crate) fn read_done(&mut self, who: Who, this: u32, answer: Option<Rc<Tree>>) {
+        let now = self.now;
+        let session = self.hosts[who.host].agent.as_deref().and_then(|agent| agent.connection.session);
+        let expired = session.is_some_and(|id| self.zk.sessions.get(id as usize).is_some_and(|s| s.expired));
+        let Some(agent) = self.agent(who) else { return };
+        if agent.turn != this {
+            return;
+        }
+        let Phase::Observing { tree, looked, .. } = &mut agent.phase else { return };
+        if !matches!(tree, Read::Asked) {
+            return;
+        }
+        let done = *looked;
+        let heard = answer.is_some();
+        *tree = answer.filter(|_| !expired).map_or(Read::Failed, Read::Answered);
+        if heard {
+            agent.connection.heard = now;
+        }
+        if heard && expired {
+            // The server says so; a new session is opened.
+            agent.connection.session = None;
+            self.disconnected(who.host);
+        }
+        if done {
+            self.decide(who);
+        }
+    }
+
+    pub(crate) fn looked(&mut self, who: Who, this: u32, silent: bool) {
+        let Some(agent) = self.agent(who) else { return };
+        if agent.turn != this {
+            return;
+        }
+        let Phase::Observing { tree, looked, mute } = &mut agent.phase else { return };
+        *looked = true;
+        *mute = silent;
+        if !matches!(tree, Read::Asked) {
+            self.decide(who);
+        }
+    }
+
+    /// Puts the observation together.
+    pub(super) fn complete(&mut self, who: Who) -> Option<(Observation, Option<Rc<Tree>>)> {
+        self.take_acknowledgements(who);
+        let host = who.host;
+        let now = self.clock(host);
+        let postgres = self.look(who);
+        let names = &self.names;
+        let watchdog = match (self.has_watchdog(host), self.hosts[host].resets_at) {
+            (false, _) => Watchdog::Unusable,
+            (true, None) => Watchdog::Ready,
+            (true, Some(_)) => Watchdog::Armed,
+        };
+        let guard_alive = self.hosts[host].guard || self.mutant.is_some_and(Mutant::is_unguarded);
+        let mut past = self.hosts[host].pg.past;
+        past.old_data_kept = self.hosts[host].pg.old.is_some();
+        let renew_on_read = self.is(Mutant::RenewOnRead);
+        let mutant = self.mutant;
+        let at = &mut self.hosts[host];
+        let agent = at.agent.as_deref_mut()?;
+        let Phase::Observing { tree, .. } = &mut agent.phase else { return None };
+        let tree = match std::mem::replace(tree, Read::Failed) {
+            Read::Answered(tree) => Some(tree),
+            Read::Asked | Read::Failed => None,
+        };
+        let dcs = match (&tree, agent.connection.session) {
+            (Some(tree), Some(session)) => {
+                agent.dcs_seen = Some(now);
+                let cluster = tree.view(names, session);
+                if renew_on_read
+                    && let Some(lease) = &mut agent.lease
+                    && cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session)
+                {
+                    lease.counted_from = now;
+                    at.lease_file = Some(crate::world::LeaseRecord {
+                        lease: *lease,
+                        fence_at: lease.fence_at(&agent.settings.timing),
+                    });
+                }
+                Dcs::Seen(cluster)
+            }
+            _ => Dcs::Silent { since: agent.dcs_seen.unwrap_or_default() },
+        };
+        // A crash between a promotion and its record must not lose the record.
+        if let Postgres::Running(running) = &postgres
+            && let Role::Primary(_) = running.role
+        {
+            if agent.job.is_none() && running.timeline > Timeline(1) {
+                at.pg.past.promoted_to = Some(running.timeline);
+            }
+            if let Some(lease) = agent.lease {
+                at.pg.past.led_in = Some(lease.epoch);
+            }
+        }
+        if let (Postgres::Running(running), Dcs::Seen(cluster)) = (&postgres, &dcs)
+            && cluster.initialize == pgha_core::observation::Initialize::Done(running.system_id)
+        {
+            at.pg.past.unrecorded = false;
+        }
+        let mut observation = Observation {
+            now,
+            dcs,
+            lease: agent.lease,
+            postgres,
+            past,
+            job: agent.job.as_ref().map(|job| job.view),
+            ended: agent.ended.clone(),
+            peers: agent.peers.clone(),
+            watchdog,
+            guard_alive,
+            request: agent.request,
+        };
+        if let Some(mutant) = mutant {
+            mutant.blind(&mut observation);
+        }
+        Some((observation, tree))
+    }
+
+    /// The local Postgres, as `pgha-agent`'s `Eye` sees it.
+    fn look(&mut self, who: Who) -> Postgres {
+        let now = self.clock(who.host);
+        let members = self.scenario.members;
+        let host = &mut self.hosts[who.host];
+        let Some(agent) = host.agent.as_deref_mut() else { return Postgres::NoData };
+        let mute = matches!(agent.phase, Phase::Observing { mute: true, .. });
+        let Some(server) = &host.pg.server else {
+            agent.eye = super::Eye::default();
+            return match &host.pg.data {
+                None => Postgres::NoData,
+                Some(data) => Postgres::Stopped(data.control()),
+            };
+        };
+        let Some(data) = &host.pg.data else {
+            return Postgres::Unusable("no data under a running server".to_owned());
+        };
+        if agent.eye.number != Some(server.number) {
+            agent.eye = super::Eye { number: Some(server.number), since: now, ..super::Eye::default() };
+        }
+        if server.life != Life::Running {
+            let as_primary = agent.eye.was_primary || !data.standby_signal;
+            return Postgres::Starting { since: agent.eye.since, as_primary };
+        }
+        if mute {
+            return match agent.eye.answered {
+                Some(since) => Postgres::Mute { since, was_primary: agent.eye.was_primary },
+                None => Postgres::Starting { since: agent.eye.since, as_primary: !data.standby_signal },
+            };
+        }
+        let branch = self.wal.timeline(data.at.branch);
+        let streaming = server.receiver.is_some();
+        let timeline =
+            if server.primary || streaming { branch } else { data.checkpoint_timeline.max(data.recovered.0) };
+        let timeline = agent.eye.timeline.map_or(timeline, |known| known.max(timeline));
+        agent.eye.timeline = Some(timeline);
+        agent.eye.answered = Some(now);
+        agent.eye.was_primary = server.primary;
+        let role = if server.primary {
+            let senders = (0..members).filter_map(|member| {
+                let sender = server.senders[member].as_ref()?;
+                Some(Sender {
+                    name: self.names[member].to_string(),
+                    streaming: sender.streaming,
+                    counted: sender.names.set.contains(&member),
+                    waited_for: sender.names.set.contains(&member),
+                    flushed: Lsn(sender.flushed),
+                })
+            });
+            Role::Primary(Primary {
+                flushed: Lsn(data.at.lsn),
+                sync_names: server.shown.text.clone(),
+                checkpointer_settled: !server.settling,
+                senders: senders.collect(),
+                slots: server.slots.clone(),
+                checkpoint_pending: data.checkpoint_timeline < branch,
+            })
+        } else {
+            Role::Standby(Standby {
+                received: Lsn(data.at.lsn),
+                replayed: Lsn(data.at.lsn),
+                streaming,
+                upstream: server.upstream.map(|member| self.names[member].clone()),
+                slots: server.slots.clone(),
+                checkpoint_pending: streaming && data.checkpoint_timeline < branch,
+            })
+        };
+        Postgres::Running(Box::new(Running { system_id: data.system, timeline, role }))
+    }
+}
+
+impl Agent {
+    /// Whether it has looked at its Postgres lately, and so tells others how far it is.
+    pub fn is_settled(&self, now: Time, steady: Span) -> bool {
+        self.published.position.is_some() && self.job.is_none() && now.since(self.turn_began) < steady
+    }
+
+    /// Whether a balancer would send writes to it.
+    pub fn is_primary(&self, now: pgha_core::time::Instant) -> bool {
+        let published = &self.published;
+        published.leads
+            && published.writable
+            && published.lease.is_some_and(|lease| lease.holds(now, &self.settings.timing))
+    }
+}

@@ -1,0 +1,248 @@
+//! Faults as they begin and end.
+
+use pgha_core::observation::{ClusterSettings, FailoverRequest, Request};
+
+use crate::event::{Event, Who};
+use crate::model::network::CLIENTS;
+use crate::model::zookeeper::Write;
+use crate::scenario::{Fault, LEADER, Moment, Planned, Strike};
+use crate::time::Span;
+use crate::world::World;
+
+impl Fault {
+    /// With the leader's host for whoever leads.
+    fn aimed_at(self, leader: usize) -> Self {
+        let aim = |host: usize| if host == LEADER { leader } else { host };
+        match self {
+            Self::Power(host) => Self::Power(aim(host)),
+            Self::Freeze(host) => Self::Freeze(aim(host)),
+            Self::KillAgent(host) => Self::KillAgent(aim(host)),
+            Self::FreezeAgent(host) => Self::FreezeAgent(aim(host)),
+            Self::KillGuard(host) => Self::KillGuard(aim(host)),
+            Self::KillPostgres(host) => Self::KillPostgres(aim(host)),
+            Self::FreezePostgres(host) => Self::FreezePostgres(aim(host)),
+            Self::Isolate(host) => Self::Isolate(aim(host)),
+            Self::OneWay(host, hears) => Self::OneWay(aim(host), hears),
+            Self::Part(one, other) => Self::Part(aim(one), aim(other)),
+            Self::Slow(host) => Self::Slow(aim(host)),
+            Self::SlowDisk(host) => Self::SlowDisk(aim(host)),
+            Self::RestartAgent(host) => Self::RestartAgent(aim(host)),
+            Self::StopAgent(host) => Self::StopAgent(aim(host)),
+            Self::RestartPostgres(host) => Self::RestartPostgres(aim(host)),
+            Self::Reinitialize(host) => Self::Reinitialize(aim(host)),
+            Self::StartFails(host) => Self::StartFails(aim(host)),
+            Self::KillServer(_)
+            | Self::Elect
+            | Self::Switchover(_)
+            | Self::Pause
+            | Self::RewindFails(_)
+            | Self::Ambush(..) => self,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn fault(&mut self, index: usize) {
+        let mut planned = self.scenario.faults[index];
+        let leader = self.zk.committed.leader.map_or(0, |(leader, _)| leader);
+        planned.fault = planned.fault.aimed_at(leader);
+        self.begun.insert(index, planned.fault);
+        let until = self.now + planned.lasts;
+        self.say(|_| format!("FAULT  {:?} for {} ms", planned.fault, planned.lasts.as_millis()));
+        match planned.fault {
+            Fault::Power(host) => self.power_off(host),
+            Fault::Freeze(host) => {
+                if self.hosts[host].on {
+                    let until = until.max(self.hosts[host].frozen_until);
+                    self.hosts[host].frozen_until = until;
+                    self.queue.push(until, Event::Thaw(host));
+                    self.topology_changed();
+                }
+            }
+            Fault::Ambush(moment, strike) => self.ambushes.push((moment, strike)),
+            Fault::KillAgent(host) => self.agent_dies(host, planned.lasts),
+            Fault::FreezeAgent(host) => {
+                if self.hosts[host].agent.is_some() {
+                    // systemd kills a service that does not ping it.
+                    let patience = self.now + Span::millis(self.timing.hung_after().0);
+                    self.hosts[host].agent_frozen_until = until.min(patience);
+                    if until > patience {
+                        let who = Who { host, start: self.hosts[host].agent_starts };
+                        self.queue.push(patience, Event::Hung(who));
+                    }
+                }
+            }
+            Fault::KillGuard(host) => {
+                if self.hosts[host].on {
+                    self.hosts[host].guard = false;
+                    let boot = self.hosts[host].boot;
+                    let takes = self.between(100, 400);
+                    self.later(takes, Event::GuardStart { host, boot });
+                }
+            }
+            Fault::KillPostgres(host) => {
+                self.kill_postgres(host, "a fault");
+            }
+            Fault::FreezePostgres(host) => {
+                if let Some(server) = &mut self.hosts[host].pg.server {
+                    server.stuck_until = server.stuck_until.max(until);
+                }
+            }
+            Fault::KillServer(server) => {
+                self.zk.servers[server].up = false;
+                self.stop_serving(server);
+                self.topology_changed();
+            }
+            Fault::Elect => {
+                if self.zk.leader.take().is_some() {
+                    for server in 0..self.zk.servers.len() {
+                        self.stop_serving(server);
+                    }
+                    self.topology_changed();
+                }
+            }
+            Fault::Isolate(_) | Fault::OneWay(..) | Fault::Part(..) => {
+                for (from, to) in self.links(planned.fault) {
+                    self.network.cut(from, to);
+                }
+                self.topology_changed();
+            }
+            Fault::Slow(host) => self.network.slow(host, until),
+            Fault::SlowDisk(host) => self.hosts[host].slow_disk_until = until,
+            Fault::RestartAgent(host) => self.agent_dies(host, Span(0)),
+            Fault::StopAgent(host) => {
+                self.hosts[host].agent_stopped = true;
+                self.request(host, Request::Shutdown);
+            }
+            Fault::RestartPostgres(host) => self.request(host, Request::Restart),
+            Fault::Reinitialize(host) => {
+                // REST refuses it for a leader.
+                if self.zk.committed.leader.is_none_or(|(leader, _)| leader != host) {
+                    self.request(host, Request::Reinitialize);
+                }
+            }
+            Fault::Switchover(candidate) => {
+                let leader = self.zk.committed.leader.map(|(leader, _)| self.names[leader].clone());
+                let Some(leader) = leader.filter(|leader| Some(leader) != candidate.map(|c| &self.names[c])) else {
+                    return;
+                };
+                let candidate = candidate.map(|candidate| self.names[candidate].clone());
+                self.operate(&Write::Ask(FailoverRequest {
+                    leader: Some(leader),
+                    candidate,
+                    later: false,
+                    version: 0,
+                }));
+            }
+            Fault::Pause => {
+                self.set_paused(true);
+            }
+            Fault::RewindFails(host) => self.hosts[host].rewind_fails_until = until,
+            Fault::StartFails(host) => self.hosts[host].start_fails_until = until,
+        }
+    }
+
+    pub(crate) fn fault_end(&mut self, index: usize) {
+        let Some(fault) = self.begun.get(&index).copied() else { return };
+        match fault {
+            Fault::Power(host) => self.power_on(host),
+            Fault::KillServer(server) => self.server_up(server),
+            Fault::Isolate(_) | Fault::OneWay(..) | Fault::Part(..) => {
+                for (from, to) in self.links(fault) {
+                    self.healed(from, to);
+                }
+                self.topology_changed();
+            }
+            Fault::StopAgent(host) => {
+                self.hosts[host].agent_stopped = false;
+                let boot = self.hosts[host].boot;
+                self.later(Span::millis(50), Event::AgentStart { host, boot });
+            }
+            // An operator who is told that ZooKeeper is away tries again.
+            Fault::Pause if !self.set_paused(false) => self.later(Span::millis(500), Event::FaultEnd(index)),
+            _ => {}
+        }
+    }
+
+    /// Something happened that an ambush may have waited for.
+    pub(crate) fn spring(&mut self, moment: Moment, host: usize) {
+        let Some(at) = self.ambushes.iter().position(|(wanted, _)| *wanted == moment).filter(|_| !self.calm) else {
+            return;
+        };
+        let (_, strike) = self.ambushes.remove(at);
+        self.reached.mark(match moment {
+            Moment::Promotion => "struck at a promotion",
+            Moment::Rewind => "struck in a rewind",
+            Moment::Copy => "struck in a copy",
+            Moment::SyncRecord => "struck at a change of the synchronous record",
+            Moment::Take => "struck after taking the leadership",
+            Moment::Stop => "struck at a handover",
+        });
+        let fault = match strike {
+            Strike::Power => Fault::Power(host),
+            Strike::Freeze => Fault::Freeze(host),
+            Strike::Isolate => Fault::Isolate(host),
+            Strike::KillAgent => Fault::KillAgent(host),
+        };
+        // It goes on as a fault of its own.
+        // A process that is killed at the very moment leaves other things behind than one that has a moment more.
+        let longest = if strike == Strike::KillAgent { 4 } else { 400 };
+        let at = self.now + self.between(0, longest);
+        let lasts = self.between(500, 25_000);
+        self.scenario.faults.push(Planned { at, lasts, fault });
+        let index = self.scenario.faults.len() - 1;
+        self.queue.push(at, Event::Fault(index));
+        self.queue.push(at + lasts, Event::FaultEnd(index));
+    }
+
+    /// The links that a fault cuts.
+    fn links(&self, fault: Fault) -> Vec<(usize, usize)> {
+        let others = |host: usize| (0..self.hosts.len()).filter(move |other| *other != host).chain([CLIENTS]);
+        match fault {
+            Fault::Isolate(host) => others(host).flat_map(|other| [(host, other), (other, host)]).collect(),
+            Fault::OneWay(host, hears) => {
+                others(host).map(|other| if hears { (host, other) } else { (other, host) }).collect()
+            }
+            Fault::Part(one, other) if one != other => vec![(one, other), (other, one)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// An operator asks a member for something.
+    fn request(&mut self, host: usize, request: Request) {
+        if let Some(agent) = self.hosts[host].agent.as_deref_mut()
+            && agent.request != Some(Request::Shutdown)
+        {
+            agent.request = Some(request);
+            self.nudge(host);
+        }
+    }
+
+    /// Says whether it could be done.
+    fn set_paused(&mut self, paused: bool) -> bool {
+        match self.zk.committed.config.clone() {
+            None => true,
+            Some(settings) => self.operate(&Write::Set(ClusterSettings { paused, ..settings })),
+        }
+    }
+
+    /// An operator writes a document. Says whether it could be done.
+    fn operate(&mut self, write: &Write) -> bool {
+        let next = self.zk.committed.apply(&self.names, 0, u32::MAX, write, false);
+        match next.filter(|_| self.zk.leader.is_some()) {
+            Some(next) => {
+                self.commit_tree(next);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// systemd kills a service that does not ping.
+    pub(crate) fn hung(&mut self, who: Who) {
+        if self.hosts[who.host].agent_starts == who.start {
+            self.reached.mark("hung agent killed");
+            self.agent_dies(who.host, Span(0));
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Whoever wins the leadership has as much as every other candidate that could have answered.
+//!
+//! Source: the leader race of DESIGN (4.5). In asynchronous mode this is what bounds the loss. Members that an operator
+//! passes over, and that cannot be reached, do not count.
+
+use super::Violation;
+use crate::model::postgres::Life;
+use crate::time::Span;
+use crate::world::World;
+
+/// What a candidate says of itself may be as old as one of its turns.
+const STALE: u64 = 3;
+
+/// `winner` has just taken the vacant leadership.
+pub fn check(world: &mut World, winner: usize) {
+    let steady = Span::millis(world.timing.heartbeat.0 * STALE);
+    let settled = world.now.since(world.oracle.last_written) > steady;
+    // A synchronous standby need not ask those that are not; an operator may choose whom he likes.
+    if !settled || world.scenario.settings.synchronous || world.zk.committed.failover.is_some() {
+        return;
+    }
+    let standby = |host: usize| {
+        let at = &world.hosts[host];
+        let server = at.pg.server.as_ref()?;
+        let may_lead = world.scenario.nofailover != Some(host) && world.scenario.without_watchdog != Some(host);
+        let runs = may_lead
+            && at.on
+            && at.frozen_until <= world.now
+            && at.agent_frozen_until <= world.now
+            && world.now.since(at.thawed) > steady
+            && server.life == Life::Running
+            && !server.primary
+            && server.stuck_until <= world.now
+            && world.now.since(server.ready) > steady
+            && at.slow_disk_until <= world.now
+            && at.agent.as_deref().is_some_and(|agent| agent.is_settled(world.now, steady));
+        at.pg.data.as_ref().filter(|_| runs).map(|data| data.at)
+    };
+    let Some(mine) = world.hosts[winner].pg.data.as_ref().map(|data| data.at) else { return };
+    let better = (0..world.scenario.members).filter(|host| *host != winner).find(|host| {
+        world.network.talks(winner, *host)
+            && world.zk.committed.members.contains_key(host)
+            && standby(*host)
+                .is_some_and(|theirs| theirs != mine && world.wal.contains(theirs, mine) && theirs.lsn > mine.lsn)
+    });
+    if let Some(better) = better {
+        let text = format!("{} takes the leadership, and {} has more", world.names[winner], world.names[better]);
+        world.violate(Violation::new("most advanced", text));
+    }
+}

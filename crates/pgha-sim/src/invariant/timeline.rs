@@ -1,0 +1,22 @@
+//! No two members extend one timeline.
+//!
+//! Source: Patroni pull request 2787: twins of one number look like one history to Postgres and to `pg_rewind`.
+
+use super::Violation;
+use crate::model::wal::BranchId;
+use crate::world::World;
+
+/// `branch` has just been begun.
+pub fn check(world: &mut World, branch: BranchId) {
+    let begun = world.wal.branch(branch);
+    let twin = (0..branch)
+        .map(|id| world.wal.branch(id))
+        .find(|other| other.timeline == begun.timeline && other.system == begun.system);
+    if let Some(twin) = twin {
+        let text = format!(
+            "{} and {} have both begun timeline {}",
+            world.names[twin.begun_by], world.names[begun.begun_by], begun.timeline
+        );
+        world.violate(Violation::new("one timeline", text));
+    }
+}

@@ -1,0 +1,31 @@
+//! The cluster in one thread: the real core of pgha in a world of virtual time, where everything fails.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`scenario`] | a seed becomes a cluster and a list of faults |
+//! | [`world`], [`event`], [`time`] | virtual time, and what happens in it |
+//! | [`model`] | small honest models: ZooKeeper, Postgres, its WAL, the network |
+//! | [`agent`] | the shell around `decide`: observe, decide, execute, publish |
+//! | `ensemble`, `database`, `machine`, `fault` | the models at work |
+//! | [`oracle`], [`invariant`] | what clients were told, and what must hold |
+//! | [`mutant`] | faults in the code that the simulator must find |
+//! | [`history`], [`shrink`], [`reach`] | running one, making it small, and what was reached |
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+mod database;
+mod ensemble;
+pub mod event;
+mod fault;
+pub mod history;
+pub mod invariant;
+mod machine;
+pub mod model;
+pub mod mutant;
+pub mod oracle;
+pub mod reach;
+pub mod scenario;
+pub mod shrink;
+pub mod time;
+pub mod world;

@@ -1,0 +1,6 @@
+//! Small honest models of what an agent lives with. Each knows the faults of the real thing that decisions must survive.
+
+pub mod network;
+pub mod postgres;
+pub mod wal;
+pub mod zookeeper;

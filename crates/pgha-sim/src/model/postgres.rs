@@ -1,0 +1,242 @@
+//! Postgres: a data directory, and perhaps a server that runs on it.
+//!
+//! `synchronous_standby_names` is taken at different times by the query that shows it, by the checkpointer, which
+//! switches the waiting of commits on and off, and by each walsender, which releases the waiting (`syncrep.c`).
+
+use std::collections::{BTreeSet, VecDeque};
+
+use pgha_core::lsn::{Lsn, Timeline};
+use pgha_core::name::{NodeName, SlotName, SystemId};
+use pgha_core::observation::{Control, ControlState, Past};
+
+use super::wal::{Position, Wal};
+use crate::time::Time;
+
+/// What is on disk.
+#[derive(Debug, Clone)]
+pub struct Data {
+    /// End of the WAL.
+    pub at: Position,
+    /// Identity of the cluster.
+    pub system: SystemId,
+    /// `pg_control`: how it ended.
+    pub state: ControlState,
+    /// `pg_control`: timeline of the newest checkpoint.
+    pub checkpoint_timeline: Timeline,
+    /// `pg_control`: how far a standby must replay, and on which timeline. It follows the replay when pages are written.
+    pub recovered: (Timeline, u64),
+    /// `pg_control`: where the newest checkpoint began.
+    pub checkpoint: u64,
+    /// `standby.signal`.
+    pub standby_signal: bool,
+    /// `backup_label`.
+    pub backup_label: bool,
+    /// An unfinished `pg_rewind` has left it half one thing and half another.
+    pub damaged: bool,
+}
+
+impl Data {
+    /// As `initdb` leaves it.
+    pub fn initdb(at: Position, wal: &Wal) -> Self {
+        Self {
+            at,
+            system: wal.branch(at.branch).system,
+            state: ControlState::ShutDown,
+            checkpoint_timeline: Timeline(1),
+            recovered: (Timeline(0), 0),
+            checkpoint: at.lsn - 1,
+            standby_signal: false,
+            backup_label: false,
+            damaged: false,
+        }
+    }
+
+    /// A restartpoint, or a clean end of recovery: the control file catches up with the replay.
+    pub fn catch_up(&mut self, wal: &Wal) {
+        self.recovered = (wal.timeline(self.at.branch), self.at.lsn);
+    }
+
+    /// As `pg_controldata` tells it.
+    pub fn control(&self) -> Control {
+        Control {
+            system_id: self.system,
+            timeline: self.checkpoint_timeline.max(self.recovered.0),
+            state: self.state,
+            checkpoint: Lsn(self.checkpoint),
+            min_recovery_end: Lsn(self.recovered.1),
+            standby_signal: self.standby_signal,
+            backup_label: self.backup_label,
+        }
+    }
+}
+
+/// `synchronous_standby_names`, as parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SyncNames {
+    /// As it is shown.
+    pub text: String,
+    /// The members that it names.
+    pub set: BTreeSet<usize>,
+    /// How many of them a commit waits for.
+    pub count: usize,
+}
+
+impl SyncNames {
+    /// Reads the forms that the core writes.
+    pub fn parse(text: &str, names: &[NodeName]) -> Self {
+        let set: BTreeSet<usize> = names
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| text.contains(&format!("\"{name}\"")))
+            .map(|(i, _)| i)
+            .collect();
+        let digits: String = text.trim_start_matches("ANY ").chars().take_while(char::is_ascii_digit).collect();
+        let count = digits.parse().unwrap_or(1);
+        Self { text: text.to_owned(), set, count }
+    }
+
+    /// Whether commits wait at all.
+    pub fn is_defined(&self) -> bool {
+        !self.text.is_empty()
+    }
+}
+
+/// A walsender of a primary.
+#[derive(Debug, Clone, Default)]
+pub struct Sender {
+    /// The end of WAL that the standby has confirmed.
+    pub flushed: u64,
+    /// Its own copy of the setting.
+    pub names: SyncNames,
+    /// It has caught up since it connected.
+    pub streaming: bool,
+    /// The primary's end when it connected.
+    pub behind: u64,
+}
+
+/// A commit that waits for standbys.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// Its end.
+    pub lsn: u64,
+    /// Which write it is.
+    pub write: u32,
+}
+
+/// How far a server has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It takes no connections yet.
+    Starting,
+    /// It answers.
+    Running,
+    /// It finishes: no new connections.
+    Stopping,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Tells one start from another.
+    pub number: u32,
+    /// When it was started.
+    pub since: Time,
+    /// When it began to answer.
+    pub ready: Time,
+    /// How far it is.
+    pub life: Life,
+    /// It accepts writes (or will, once it runs).
+    pub primary: bool,
+    /// A promotion was asked for, and numbers below this one are made to look used.
+    pub promoting: Option<Timeline>,
+    /// `SIGSTOP`, or a disk that hangs.
+    pub stuck_until: Time,
+    /// Dies then: a signal is on its way.
+    pub dying: bool,
+    /// `primary_conninfo`.
+    pub upstream: Option<usize>,
+    /// The walreceiver's connection: which member, which start of its server.
+    pub receiver: Option<(usize, u32)>,
+    /// When the connection last carried something.
+    pub heard: Time,
+    /// Walsenders by member.
+    pub senders: Vec<Option<Sender>>,
+    /// When each last confirmed something.
+    pub confirmed: Vec<Time>,
+    /// The setting as a query shows it.
+    pub shown: SyncNames,
+    /// The setting as the checkpointer knows it.
+    pub defined: bool,
+    /// Counts changes of the setting.
+    pub setting: u32,
+    /// Since when the checkpointer has been busy with a change.
+    pub settling: bool,
+    /// Commits that wait.
+    pub waiting: VecDeque<Waiting>,
+    /// Slots that exist.
+    pub slots: BTreeSet<SlotName>,
+}
+
+impl Server {
+    /// One that has just been started.
+    pub fn new(number: u32, since: Time, primary: bool, upstream: Option<usize>, members: usize) -> Self {
+        Self {
+            number,
+            since,
+            ready: since,
+            life: Life::Starting,
+            primary,
+            promoting: None,
+            stuck_until: Time(0),
+            dying: false,
+            upstream,
+            receiver: None,
+            heard: since,
+            senders: vec![None; members],
+            confirmed: vec![since; members],
+            shown: SyncNames::default(),
+            defined: false,
+            setting: 0,
+            settling: false,
+            waiting: VecDeque::new(),
+            slots: BTreeSet::new(),
+        }
+    }
+
+    /// Whether it can take a write now.
+    pub fn writable(&self) -> bool {
+        self.primary && self.life == Life::Running
+    }
+
+    /// The end up to which the walsender of `member` may release commits, by its own copy of the setting.
+    pub fn released_by(&self, member: usize) -> Option<u64> {
+        let names = &self.senders[member].as_ref()?.names;
+        if !names.set.contains(&member) {
+            return None;
+        }
+        let mut flushed: Vec<u64> =
+            names.set.iter().filter_map(|other| self.senders[*other].as_ref()).map(|sender| sender.flushed).collect();
+        if flushed.len() < names.count {
+            return None;
+        }
+        flushed.sort_unstable_by(|one, other| other.cmp(one));
+        if names.text.starts_with("ANY") { flushed.get(names.count - 1).copied() } else { flushed.last().copied() }
+    }
+}
+
+/// The Postgres of one member.
+#[derive(Debug, Default)]
+pub struct Postgres {
+    /// The data directory.
+    pub data: Option<Data>,
+    /// The data directory that a copy replaced.
+    pub old: Option<Data>,
+    /// What the agent noted of it.
+    pub past: Past,
+    /// The server.
+    pub server: Option<Server>,
+    /// Counts starts.
+    pub starts: u32,
+    /// The setting as it stands in the configuration file.
+    pub configured: String,
+}

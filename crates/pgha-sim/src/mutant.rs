@@ -1,0 +1,122 @@
+//! Faults in the code, put in on purpose: a simulator that does not find them proves nothing.
+//!
+//! A mutant changes what a decision sees, what it orders, or how the shell does it. Each names the rule that it breaks.
+
+use clap::ValueEnum;
+use pgha_core::action::{Action, StartAs};
+use pgha_core::decide::Decision;
+use pgha_core::observation::{Dcs, Initialize, Observation, Postgres, Role};
+use pgha_core::reason::Reason;
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mutant {
+    /// No guard process; agents believe that there is one.
+    NoGuard,
+    /// Neither agent nor guard kills Postgres when its lease is over.
+    NoFence,
+    /// Leader writes do not check the epoch.
+    SkipEpochCheck,
+    /// A read renews the lease.
+    RenewOnRead,
+    /// The lease counts from the newest renewal.
+    CountNewestRenewal,
+    /// The lease counts from the answer.
+    CountFromAnswer,
+    /// A promotion begun in time is carried out late.
+    IgnoreNotAfter,
+    /// A candidate does not ask the others how far they are.
+    IgnorePeers,
+    /// Anybody may lead in synchronous mode.
+    IgnoreSyncRecord,
+    /// A promotion leaves the standbys of the old primary on record.
+    KeepSyncAtPromotion,
+    /// A standby is recorded before Postgres waits for it.
+    RecordSyncEarly,
+    /// Postgres stops waiting before a standby is struck off.
+    RemoveSyncLate,
+    /// Diverged data is started as if nothing were.
+    StartDiverged,
+    /// Timelines are not reserved, and twins not recognised.
+    IgnoreTwins,
+    /// That a rewind was begun is not recorded.
+    ForgetUnfinishedRewind,
+    /// The leadership is released before Postgres has stopped.
+    ReleaseBeforeStop,
+    /// A standby without data makes a new cluster.
+    IgnoreInitialize,
+}
+
+impl Mutant {
+    /// Whether hosts are without a guard: it would catch what the mutant lets slip.
+    pub(crate) fn is_unguarded(self) -> bool {
+        matches!(self, Self::NoGuard | Self::NoFence)
+    }
+
+    /// Whether the lease is counted without margins: they would catch what the mutant counts wrong.
+    pub(crate) fn is_without_margins(self) -> bool {
+        matches!(self, Self::CountNewestRenewal | Self::CountFromAnswer | Self::RenewOnRead)
+    }
+
+    /// Changes what a decision sees.
+    pub(crate) fn blind(self, observation: &mut Observation) {
+        let Dcs::Seen(cluster) = &mut observation.dcs else { return };
+        match self {
+            Self::IgnoreSyncRecord => {
+                let standby = matches!(&observation.postgres, Postgres::Running(running)
+                    if matches!(running.role, Role::Standby(_)));
+                if standby {
+                    cluster.sync.leader = None;
+                    cluster.sync.standbys.clear();
+                }
+            }
+            Self::RecordSyncEarly => {
+                if let Postgres::Running(running) = &mut observation.postgres
+                    && let Role::Primary(primary) = &mut running.role
+                {
+                    primary.checkpointer_settled = true;
+                    for sender in &mut primary.senders {
+                        sender.counted = primary.sync_names.contains(&format!("\"{}\"", sender.name));
+                        sender.waited_for = sender.counted;
+                        sender.flushed = primary.flushed;
+                    }
+                }
+            }
+            Self::IgnoreTwins => {
+                observation.past.promoted_to = None;
+                cluster.history.begun_by.clear();
+            }
+            Self::IgnoreInitialize => {
+                if matches!(observation.postgres, Postgres::NoData) {
+                    cluster.initialize = Initialize::Absent;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Changes what a decision orders.
+    pub(crate) fn distort(self, decision: &mut Decision) {
+        match self {
+            Self::NoFence => decision.actions.retain(|action| !matches!(action, Action::Fence)),
+            Self::StartDiverged => {
+                for action in &mut decision.actions {
+                    if let Action::Rewind(leader) | Action::Clone(leader) = action {
+                        *action = Action::Start(StartAs::Standby(Some(leader.clone())));
+                    }
+                }
+            }
+            Self::ReleaseBeforeStop => {
+                if matches!(decision.reason, Reason::HandingOver { .. }) {
+                    decision.actions.insert(0, Action::ReleaseLeadership { version: 0 });
+                }
+            }
+            Self::RemoveSyncLate => {
+                if let Reason::RemovingSyncStandby { .. } = decision.reason {
+                    decision.actions = vec![Action::SetSyncNames(String::new())];
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What a history is made of: the cluster, its settings, and the faults that will come. All of it from one seed.
+
+use std::fmt;
+
+use pgha_core::observation::ClusterSettings;
+use pgha_core::time::Millis;
+use pgha_core::timing::{Profile, Timing};
+
+use crate::time::{Span, Time};
+
+/// Faults come from here on: the cluster has been made by then.
+const FIRST_FAULT: Time = Time(25_000_000);
+/// No fault begins after this.
+const LAST_FAULT: Time = Time(400_000_000);
+/// Every fault has ended by then.
+pub const CALM: Time = Time(430_000_000);
+/// The end of a history.
+pub const END: Time = Time(600_000_000);
+
+/// Stands for the host of whoever leads when the fault begins: that is where faults hurt.
+pub const LEADER: usize = 6;
+
+/// A moment that an ambush waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// A Postgres has just been promoted.
+    Promotion,
+    /// A `pg_rewind` has begun.
+    Rewind,
+    /// A copy has begun.
+    Copy,
+    /// The record of synchronous standbys was written.
+    SyncRecord,
+    /// Somebody took the leadership.
+    Take,
+    /// A primary is stopped to hand over.
+    Stop,
+}
+
+/// What an ambush does to its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    /// It loses its power.
+    Power,
+    /// It stands still.
+    Freeze,
+    /// It is cut off from everything.
+    Isolate,
+    /// Its agent is killed.
+    KillAgent,
+}
+
+/// Something that happens to the cluster, for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A host loses its power, and gets it back.
+    Power(usize),
+    /// Everything on a host stands still.
+    Freeze(usize),
+    /// The next host to which this happens is struck.
+    Ambush(Moment, Strike),
+    /// An agent is killed, and does not come back before the end.
+    KillAgent(usize),
+    /// An agent stands still.
+    FreezeAgent(usize),
+    /// A guard is killed.
+    KillGuard(usize),
+    /// A postmaster is killed.
+    KillPostgres(usize),
+    /// Postgres stands still: stopped processes, or a disk that hangs.
+    FreezePostgres(usize),
+    /// A server of ZooKeeper is killed, and stays away.
+    KillServer(usize),
+    /// ZooKeeper changes its leader.
+    Elect,
+    /// A host is cut off from everything.
+    Isolate(usize),
+    /// A host hears nothing, or is heard by nobody.
+    OneWay(usize, bool),
+    /// Two hosts cannot talk.
+    Part(usize, usize),
+    /// A host's links are slow.
+    Slow(usize),
+    /// A host's disk is slow: looking at Postgres takes long.
+    SlowDisk(usize),
+    /// An operator restarts the agent's service.
+    RestartAgent(usize),
+    /// An operator stops the agent's service for a while.
+    StopAgent(usize),
+    /// An operator restarts Postgres.
+    RestartPostgres(usize),
+    /// An operator wants a fresh copy.
+    Reinitialize(usize),
+    /// An operator wants another primary.
+    Switchover(Option<usize>),
+    /// An operator pauses the cluster for a while.
+    Pause,
+    /// `pg_rewind` fails for a while.
+    RewindFails(usize),
+    /// Postgres does not start for a while.
+    StartFails(usize),
+}
+
+/// A fault with its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    /// When it begins.
+    pub at: Time,
+    /// How long it lasts.
+    pub lasts: Span,
+    /// What it is.
+    pub fault: Fault,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} for {} ms", self.at, self.fault, self.lasts.as_millis())
+    }
+}
+
+/// A history before it happens.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Where it came from.
+    pub seed: u64,
+    /// Members.
+    pub members: usize,
+    /// Servers of the ensemble, on the first hosts.
+    pub servers: usize,
+    /// Timings.
+    pub timing: Timing,
+    /// Cluster-wide settings.
+    pub settings: ClusterSettings,
+    /// Hosts have a kernel watchdog.
+    pub watchdog: bool,
+    /// Primaries must have one, and this member's host has none all the same.
+    pub without_watchdog: Option<usize>,
+    /// This member is tagged `nofailover`.
+    pub nofailover: Option<usize>,
+    /// This member has greater priorities than the others.
+    pub preferred: Option<usize>,
+    /// Everything that will happen.
+    pub faults: Vec<Planned>,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let members = [3, 3, 3, 3, 2, 2, 4, 5][rng.usize(0..8)];
+        let servers = [3, 3, 3, 1, 5][rng.usize(0..5)];
+        let profile =
+            [Profile::Fast, Profile::Balanced, Profile::Balanced, Profile::Balanced, Profile::Wide][rng.usize(0..5)];
+        let synchronous = rng.u8(0..4) != 0;
+        let settings = ClusterSettings {
+            synchronous,
+            member_slots_ttl: Millis::from_secs(if rng.bool() { 20 } else { 1800 }),
+            maximum_lag_on_syncnode: (rng.u8(0..4) == 0).then_some(500),
+            maximum_lag: if rng.bool() { 300 } else { 1 << 20 },
+            strict: synchronous && rng.u8(0..4) == 0,
+            sync_count: if rng.u8(0..3) == 0 { 2 } else { 1 },
+            ..ClusterSettings::default()
+        };
+        let watchdog = rng.bool();
+        // Of three members two are left that may lead.
+        let odd_one = |rng: &mut fastrand::Rng| (members > 2 && rng.u8(0..8) == 0).then(|| rng.usize(0..members));
+        let without_watchdog = odd_one(&mut rng).filter(|_| watchdog);
+        let nofailover = if without_watchdog.is_none() { odd_one(&mut rng) } else { None };
+        let preferred = (rng.u8(0..4) == 0).then(|| rng.usize(0..members));
+        // One in sixteen has no fault at all, and must not show any.
+        let wanted = if rng.u8(0..16) == 0 { 0 } else { rng.usize(1..24) };
+        let mut faults = Vec::with_capacity(wanted);
+        let mut at = FIRST_FAULT;
+        // Some come one after the other, some all at once.
+        let pace = (LAST_FAULT.0 - FIRST_FAULT.0) / (wanted as u64 + 1);
+        for _ in 0..wanted {
+            at = if rng.u8(0..4) == 0 { at + Span::millis(rng.u64(0..3000)) } else { at + Span(rng.u64(0..2 * pace)) };
+            if at >= LAST_FAULT {
+                break;
+            }
+            let mut plan = |at: Time, lasts: u64, fault: Fault| {
+                let longest = CALM.since(at).0 - 1;
+                faults.push(Planned { at, lasts: Span(lasts.min(longest)), fault });
+            };
+            if rng.u8(0..5) == 0 {
+                let (one, gap, other) = pair(&mut rng, members.max(servers), members);
+                plan(at, rng.u64(3_000_000..20_000_000), one);
+                plan(at + gap, rng.u64(1_000_000..30_000_000), other);
+                continue;
+            }
+            let lasts = match rng.u8(0..6) {
+                0 => rng.u64(1..500_000),
+                1..=3 => rng.u64(500_000..12_000_000),
+                _ => rng.u64(5_000_000..60_000_000),
+            };
+            let fault = fault(&mut rng, members, members.max(servers), servers);
+            let lasts = if matches!(fault, Fault::Ambush(..)) { u64::MAX } else { lasts };
+            plan(at, lasts, fault);
+        }
+        faults.sort_by_key(|planned| planned.at);
+        Self {
+            seed,
+            members,
+            servers,
+            timing: Timing::of(profile),
+            settings,
+            watchdog,
+            without_watchdog,
+            nofailover,
+            preferred,
+            faults,
+        }
+    }
+
+    /// Hosts: enough for members and servers.
+    pub fn hosts(&self) -> usize {
+        self.members.max(self.servers)
+    }
+
+    /// Whether nothing is to happen.
+    pub fn is_calm(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// Two faults that are worse together than one after the other.
+fn pair(rng: &mut fastrand::Rng, hosts: usize, members: usize) -> (Fault, Span, Fault) {
+    let gap = Span::millis(rng.u64(0..5000));
+    let other = rng.usize(0..hosts);
+    match rng.u8(0..6) {
+        // A standby lags, and then the primary is gone.
+        0 | 1 => (Fault::Part(LEADER, rng.usize(0..members)), gap, Fault::Power(LEADER)),
+        // A handover over a connection that is stuck.
+        2 => (Fault::Part(LEADER, other), gap, Fault::Switchover(None)),
+        // Nobody but the agent is left to fence, or nobody but the guard.
+        3 => (Fault::KillGuard(LEADER), gap, Fault::Isolate(LEADER)),
+        4 => (Fault::KillAgent(LEADER), gap, Fault::Isolate(LEADER)),
+        // The ensemble and the primary at once.
+        _ => (Fault::KillServer(0), gap, Fault::Power(LEADER)),
+    }
+}
+
+fn fault(rng: &mut fastrand::Rng, members: usize, hosts: usize, servers: usize) -> Fault {
+    let aimed = rng.u8(0..5) < 2;
+    let member = if aimed { LEADER } else { rng.usize(0..members) };
+    let host = if aimed { LEADER } else { rng.usize(0..hosts) };
+    match rng.u8(0..46) {
+        0..=4 => Fault::Power(host),
+        5..=7 => Fault::Freeze(host),
+        8..=9 => Fault::KillAgent(member),
+        10..=11 => Fault::FreezeAgent(member),
+        12 => Fault::KillGuard(member),
+        13..=15 => Fault::KillPostgres(member),
+        16 => Fault::FreezePostgres(member),
+        17..=18 => Fault::KillServer(rng.usize(0..servers)),
+        19 => Fault::Elect,
+        20..=23 => Fault::Isolate(host),
+        24..=25 => Fault::OneWay(host, rng.bool()),
+        26..=27 => Fault::Part(host, rng.usize(0..hosts)),
+        28 => Fault::Slow(host),
+        29 => Fault::SlowDisk(member),
+        30 => Fault::RestartAgent(member),
+        31 => Fault::StopAgent(member),
+        32 => Fault::RestartPostgres(member),
+        33 => Fault::Reinitialize(member),
+        34..=36 => Fault::Switchover(rng.bool().then(|| rng.usize(0..members))),
+        37 => Fault::Pause,
+        38 => Fault::RewindFails(rng.usize(0..members)),
+        39 => Fault::StartFails(member),
+        40..=41 => Fault::Ambush(Moment::Promotion, Strike::Power),
+        _ => {
+            let moment =
+                [Moment::Rewind, Moment::Copy, Moment::SyncRecord, Moment::Take, Moment::Stop, Moment::Promotion]
+                    [rng.usize(0..6)];
+            Fault::Ambush(moment, [Strike::Power, Strike::Freeze, Strike::Isolate, Strike::KillAgent][rng.usize(0..4)])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_one_scenario_and_its_faults_end_in_time() {
+        for seed in 0..500 {
+            let (one, other) = (Scenario::of(seed), Scenario::of(seed));
+            assert_eq!(one.faults, other.faults);
+            assert!(one.faults.iter().all(|planned| planned.at + planned.lasts < CALM));
+            assert!(one.faults.is_sorted_by_key(|planned| planned.at));
+        }
+    }
+}
