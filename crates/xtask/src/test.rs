@@ -66,7 +66,8 @@ fn install() -> Result<()> {
 fn simulate() -> Result<()> {
     const HISTORIES: u64 = 20_000;
     let commit = shell::read(Command::new("git").args(["rev-parse", "HEAD"]))?;
-    let from = commit.get(..12).and_then(|hex| u64::from_str_radix(hex, 16).ok()).context("reading the commit's name")?;
+    let from =
+        commit.get(..12).and_then(|hex| u64::from_str_radix(hex, 16).ok()).context("reading the commit's name")?;
     let seeds = [format!("--seeds={HISTORIES}"), format!("--from={from}")];
     shell::run(shell::cargo().args(["run", "--quiet", "--profile=sim", "--package=pgha-sim", "--"]).args(seeds))
 }

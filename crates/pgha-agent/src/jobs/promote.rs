@@ -10,9 +10,10 @@ use pgha_core::name::Epoch;
 use pgha_core::time::Instant;
 
 use super::JobError;
+use crate::clock;
 use crate::context::Context;
+use crate::postgres::numbers;
 use crate::postgres::query::{Connection, RoleSeen};
-use crate::{clock, files};
 
 /// Replay of what was received may take a while; the lease, not this, bounds the danger.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ pub(crate) async fn promote(
     let asking = || JobError::failed("asking Postgres");
     let data_dir = &context.config.postgres.data_dir;
     let own = connection.heartbeat().await.map_err(asking())?.timeline;
-    take_numbers(data_dir, own, timeline).map_err(JobError::failed("reserving timeline numbers in pg_wal"))?;
+    numbers::take(data_dir, own, timeline).map_err(JobError::failed("reserving timeline numbers in pg_wal"))?;
     context.past().leads_in(epoch).map_err(JobError::failed("recording the leadership"))?;
     if clock::now() >= not_after {
         return Err(JobError::Failed("the lease is too short by now".to_owned()));
@@ -54,21 +55,6 @@ pub(crate) async fn promote(
         tracing::warn!(expected = %timeline, got = %heartbeat.timeline, "Postgres has chosen another timeline");
     }
     note(&context, heartbeat.timeline).map_err(JobError::failed("recording the timeline"))
-}
-
-/// Makes every number between `own` and `timeline` look used: Postgres takes the first one after its own without a history file in `pg_wal` or
-/// the archive (`findNewestTimeLine`, xlogrecovery.c). A member that took such a number may have died before anybody
-/// else saw its WAL; were it taken again, Postgres would take the two for one. Standbys fetch these files, too, and never
-/// follow them: the history of the new timeline does not name them.
-fn take_numbers(data_dir: &Path, own: Timeline, timeline: Timeline) -> io::Result<()> {
-    let wal = data_dir.join("pg_wal");
-    for number in own.0 + 1..timeline.0 {
-        let path = wal.join(format!("{number:08X}.history"));
-        if !path.exists() {
-            files::replace(&path, b"# taken by a promotion that came to nothing here\n")?;
-        }
-    }
-    Ok(())
 }
 
 /// Remembers a promotion that was seen, once. What belongs to it comes before the record: a crash in between does it again.

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::postgres::conf::Upstream;
 use crate::postgres::control;
+use crate::postgres::numbers;
 use crate::postgres::process::Postmaster;
 use crate::postgres::query::Connection;
 use crate::postgres::supervisor::{self, Ordered};
@@ -58,6 +59,7 @@ pub(crate) async fn start(
             }
         }
         Mode::Standby(upstream) => {
+            numbers::forget_dangling(data_dir).map_err(writing())?;
             conf.write_upstream(upstream.as_ref()).map_err(writing())?;
             conf.write_sync_names("").map_err(writing())?;
             conf.set_standby(true).map_err(writing())?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod conf;
 pub(crate) mod control;
+pub(crate) mod numbers;
 pub(crate) mod process;
 pub(crate) mod query;
 pub(crate) mod supervisor;

@@ -245,6 +245,50 @@ async fn a_switchover_loses_nothing_and_needs_no_rewind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn timeline_numbers_that_are_taken_are_skipped() {
+    if !world::is_possible() {
+        return;
+    }
+    let (mut world, primary, standby) = two_members().await;
+    make_worms(&mut world, &primary, 1).await;
+    // Promotions that came to nothing have taken 2 to 4.
+    let zookeeper = zookeeper_client::Client::connect(&world.zookeeper_address()).await.unwrap();
+    let options = zookeeper_client::CreateMode::Persistent.with_acls(zookeeper_client::Acls::anyone_all());
+    let record = br#"{"newest":1,"reserved":4}"#;
+    zookeeper.create("/service/test/pgha/timelines", record, &options).await.unwrap();
+    // One of them was this member's, which then went on as a standby: its traces must not keep it from starting.
+    let trace = world.member(&standby).dir.join("data/pg_wal/00000002.history");
+    std::fs::write(&trace, b"# taken by a promotion that came to nothing here\n").unwrap();
+    world.member(&standby).kill_postmaster();
+    let begun = Instant::now();
+    while trace.exists() {
+        assert!(begun.elapsed() < SOON, "a file of a promotion that did not happen was left\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.await_standbys(&[&standby], SOON).await;
+    world.await_sync(SOON).await;
+    world.member(&primary).kill_postmaster();
+    assert_eq!(world.await_primary(&[&primary], SOON).await, standby);
+    assert_eq!(world.member(&standby).status().await.unwrap().timeline.unwrap().0, 5, "{}", world.logs());
+    make_worms(&mut world, &standby, 1).await;
+    world.await_standbys(&[&primary], SOON).await;
+    let first = world.member(&primary).postmaster();
+    world.member(&primary).kill_postmaster();
+    let begun = Instant::now();
+    while [None, first].contains(&world.member(&primary).postmaster()) {
+        assert!(begun.elapsed() < SOON, "the standby was not started again\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.await_standbys(&[&primary], SOON).await;
+    let begun = Instant::now();
+    while world.member(&primary).connect().await.is_err() {
+        assert!(begun.elapsed() < SOON, "the standby does not answer\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(count(&mut world, &primary).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_primary_hands_over() {
     if !world::is_possible() {
         return;
