@@ -20,6 +20,9 @@ pub(crate) struct Watchdog {
     problem: Option<String>,
 }
 
+/// Some devices refuse timeouts below this, in seconds.
+const SHORT: u32 = 3;
+
 /// A watchdog that does not do as it is told.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchdogError {
@@ -78,7 +81,8 @@ impl Watchdog {
         }
         let armed = self.try_arm(seconds);
         if let Err(error) = &armed {
-            self.problem = Some(error.to_string());
+            // That a moment was too short for the device says nothing of the device.
+            self.problem = (seconds >= SHORT).then(|| error.to_string());
         }
         armed
     }
@@ -99,15 +103,24 @@ impl Watchdog {
         Ok(())
     }
 
-    /// Another `seconds` of life, and not one more.
+    /// At most another `seconds` of life.
     pub(crate) fn pet(&mut self, seconds: u32) {
         let Some(device) = &self.device else { return };
-        let petted = (if seconds == self.seconds { Ok(()) } else { set(device, &self.path, seconds) }).and_then(|()| {
-            self.seconds = seconds;
-            ioctl::pet(device.as_raw_fd()).map_err(|source| WatchdogError::Ioctl { path: self.path.clone(), source })
-        });
-        if let Err(error) = petted {
-            tracing::error!(%error, "cannot pet the watchdog; the host may reset");
+        if seconds != self.seconds {
+            match ioctl::timeout(device.as_raw_fd(), i32::try_from(seconds).unwrap_or(i32::MAX)) {
+                // Drivers round; what is in force is what counts.
+                Ok(got) => self.seconds = u32::try_from(got).unwrap_or(u32::MAX),
+                Err(error) => tracing::debug!(%error, seconds, "the watchdog keeps its timeout"),
+            }
+        }
+        if self.seconds > seconds {
+            tracing::warn!(
+                wanted = seconds,
+                in_force = self.seconds,
+                "not petting the watchdog: it would outlive the lease"
+            );
+        } else if let Err(error) = ioctl::pet(device.as_raw_fd()) {
+            tracing::error!(device = %self.path.display(), %error, "cannot pet the watchdog; the host may reset");
         }
     }
 

@@ -47,11 +47,12 @@ impl Lease {
         self.end(timing) - timing.stop_budget
     }
 
-    /// The kernel watchdog's timeout that resets the host inside the lease, in whole seconds from `now`; `None` when the
-    /// lease is too short for one. Counted anew at each renewal: a fixed timeout would have to be short enough for the
+    /// The kernel watchdog's timeout, in whole seconds from `now`, that resets the host before the session can expire;
+    /// `None` when that is too soon for one. It uses the guard interval up: a watchdog does not wait for a scheduler, and
+    /// needs the time to let a fence come first. Counted anew at each renewal: a fixed timeout would have to be short enough for the
     /// latest renewal, and reset hosts whose renewals are a little late and whose lease is long.
     pub fn watchdog_seconds(&self, now: Instant, timing: &Timing) -> Option<u32> {
-        let seconds = self.end(timing).since(now).0 / 1000;
+        let seconds = (self.counted_from + timing.ttl).since(now).0 / 1000;
         u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
     }
 
@@ -70,7 +71,7 @@ mod tests {
     use crate::timing::Profile;
 
     #[test]
-    fn the_watchdog_fires_inside_the_lease() {
+    fn the_watchdog_fires_before_the_session_can_expire() {
         for profile in [Profile::Fast, Profile::Balanced, Profile::Wide] {
             let timing = Timing::of(profile);
             let sent = Instant(1_000_000);
@@ -78,7 +79,10 @@ mod tests {
             for late in 0..timing.ttl.0 + 1000 {
                 let now = sent + Millis(late);
                 let fires = lease.watchdog_seconds(now, &timing).map(|seconds| now + Millis::from_secs(seconds.into()));
-                assert!(fires.is_none_or(|fires| fires <= lease.end(&timing)), "{profile:?}, {late} ms late");
+                assert!(
+                    fires.is_none_or(|fires| fires <= lease.counted_from + timing.ttl),
+                    "{profile:?}, {late} ms late"
+                );
             }
             let fresh = lease.watchdog_seconds(sent, &timing);
             assert!(fresh >= Some(2), "{profile:?}: a watchdog of under 2 s resets healthy hosts");

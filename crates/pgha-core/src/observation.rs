@@ -353,6 +353,8 @@ pub struct Standby {
     pub slots: BTreeSet<SlotName>,
     /// It has come onto a timeline that its control file does not show yet.
     pub checkpoint_pending: bool,
+    /// Somebody has paused the replay.
+    pub paused: bool,
 }
 
 impl Standby {

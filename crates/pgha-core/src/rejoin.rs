@@ -10,7 +10,9 @@ pub enum Rung {
     /// Start and stream.
     #[default]
     Start,
-    /// It did not stream from a leader that answered: `pg_rewind`, whatever the histories seem to say.
+    /// It did not stream from a leader that answered: once more.
+    Restart,
+    /// Again it did not: `pg_rewind`, whatever the histories seem to say.
     Rewind,
     /// `pg_rewind` cannot help, or did not.
     Clone,
@@ -21,7 +23,8 @@ impl Rung {
     #[must_use]
     pub fn next(self) -> Self {
         match self {
-            Self::Start => Self::Rewind,
+            Self::Start => Self::Restart,
+            Self::Restart => Self::Rewind,
             Self::Rewind | Self::Clone => Self::Clone,
         }
     }
@@ -51,7 +54,7 @@ pub fn plan(control: &Control, past: &Past, me: &NodeName, leader: &Member, hist
     if history.timeline() < leader_timeline {
         return Plan::AwaitHistory;
     }
-    let parted = past.rewind_unfinished || lowest > Rung::Start || has_parted(control, leader_timeline, history);
+    let parted = past.rewind_unfinished || lowest > Rung::Restart || has_parted(control, leader_timeline, history);
     if is_twin(past, me, control.timeline, history)
         || is_foreign(control, me, history)
         || (parted && lowest == Rung::Clone)
@@ -204,6 +207,9 @@ mod tests {
     fn what_did_not_stream_climbs_the_ladder() {
         let fits = control(2, ControlState::ShutDown, 190);
         let climb = |rung| plan(&fits, &Past::default(), &name("db1"), &leader(), &history(), rung);
-        assert_eq!([Rung::Start, Rung::Rewind, Rung::Clone].map(climb), [Plan::Start, Plan::Rewind, Plan::Clone]);
+        assert_eq!(
+            [Rung::Start, Rung::Restart, Rung::Rewind, Rung::Clone].map(climb),
+            [Plan::Start, Plan::Start, Plan::Rewind, Plan::Clone]
+        );
     }
 }

@@ -173,6 +173,8 @@ impl World {
     /// A new committed state, on its way to all servers.
     pub(crate) fn commit_tree(&mut self, tree: Tree) {
         let tree = Rc::new(tree);
+        let since = self.vacant_since.unwrap_or(self.now);
+        self.vacant_since = tree.leader.is_none().then_some(since);
         self.zk.committed = tree.clone();
         let Some(leader) = self.zk.leader else { return };
         let term = self.zk.term;

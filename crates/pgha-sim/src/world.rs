@@ -104,6 +104,8 @@ pub struct World {
     pub oracle: Oracle,
     /// What was reached.
     pub reached: Reached,
+    /// Since when nobody leads.
+    pub vacant_since: Option<Time>,
     /// Somebody has led.
     pub led_once: bool,
     /// Faults are over.
@@ -167,6 +169,7 @@ impl World {
             oracle: Oracle::default(),
             reached: Reached::default(),
             calm: false,
+            vacant_since: None,
             led_once: false,
             held: Vec::new(),
             begun: BTreeMap::new(),

@@ -22,7 +22,7 @@ use pgha_core::decide::{Memory, Settings, decide};
 use pgha_core::lease::Lease;
 use pgha_core::observation::{EndedJob, PeerAnswers, Request};
 use pgha_core::reason::{Reason, Weight};
-use pgha_core::time::Instant;
+use pgha_core::time::{Instant, Millis};
 use pgha_core::timing::Timing;
 use pgha_core::wire::MemberTags;
 pub(crate) use publish::{Published, pgha_status};
@@ -101,6 +101,7 @@ impl Agent {
                 timing,
                 nofailover: tags.nofailover(),
                 failover_priority: tags.failover_priority(),
+                standstill: STANDSTILL,
                 watchdog_required: config.watchdog.mode == pgha_core::config::WatchdogMode::Required,
             },
             memory: Memory::default(),
@@ -282,6 +283,9 @@ impl Agent {
         false
     }
 }
+
+/// Longer than a replay that waits for a query or for its own delay commonly stands still.
+const STANDSTILL: Millis = Millis::from_secs(300);
 
 /// systemd's patience is [`Timing::hung_after`], 3 s at least; turns may be further apart than that.
 const PING: Duration = Duration::from_secs(1);

@@ -225,13 +225,14 @@ impl Eye {
         self.memory.was_primary = matches!(heartbeat.role, RoleSeen::Primary(_));
         let role = match &heartbeat.role {
             RoleSeen::Primary(primary) => Role::Primary(primary.clone()),
-            RoleSeen::Standby { received, replayed, streaming, slots, checkpoint_pending, .. } => {
+            RoleSeen::Standby { received, replayed, streaming, slots, checkpoint_pending, paused, .. } => {
                 Role::Standby(Standby {
                     received: *received,
                     replayed: *replayed,
                     streaming: *streaming,
                     slots: slots.clone(),
                     checkpoint_pending: *checkpoint_pending,
+                    paused: *paused,
                     // Which member that is follows from the cluster's documents.
                     upstream: None,
                 })

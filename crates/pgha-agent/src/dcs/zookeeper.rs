@@ -232,6 +232,10 @@ impl ZooKeeper {
             return Err(DcsError::Timeout(deadline));
         };
         self.in_flight = None;
+        if let Ok(Err(DcsError::Changed(_))) = &answer {
+            // What has changed may be that the parent of a document is gone.
+            self.base_made = false;
+        }
         answer.unwrap_or_else(|_| Err(DcsError::Other("the write was abandoned".to_owned())))
     }
 

@@ -54,6 +54,11 @@ pub(crate) async fn promote(
         // The archive knows of one that ZooKeeper does not.
         tracing::warn!(expected = %timeline, got = %heartbeat.timeline, "Postgres has chosen another timeline");
     }
+    if context.config.archive.is_some()
+        && let Err(error) = numbers::archive(data_dir, own, heartbeat.timeline)
+    {
+        tracing::error!(%error, "cannot archive the numbers that were skipped; take a backup");
+    }
     note(&context, heartbeat.timeline).map_err(JobError::failed("recording the timeline"))
 }
 

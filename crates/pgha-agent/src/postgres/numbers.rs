@@ -16,10 +16,29 @@ use crate::files;
 /// Comments are allowed in history files (`readTimeLineHistory`).
 const MARK: &[u8] = b"# taken by a promotion that came to nothing here\n";
 
+/// More numbers than this are not taken by promotions: somebody wrote nonsense into ZooKeeper.
+const MANY: u32 = 100;
+
+fn file(data_dir: &Path, number: u32) -> PathBuf {
+    data_dir.join(format!("pg_wal/{number:08X}.history"))
+}
+
+fn is_mark(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| bytes == MARK)
+}
+
+/// Whether a file of `pg_wal` is one of ours.
+pub(crate) fn is_taken(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "history") && is_mark(path)
+}
+
 /// Makes every number between `own` and `next` look used.
 pub(crate) fn take(data_dir: &Path, own: Timeline, next: Timeline) -> io::Result<()> {
-    for number in own.0.saturating_add(1)..next.0 {
-        let path = data_dir.join(format!("pg_wal/{number:08X}.history"));
+    if next.0.saturating_sub(own.0) > MANY {
+        tracing::error!(%own, %next, "not skipping so many timelines; Postgres takes the next one");
+        return Ok(());
+    }
+    for path in (own.0.saturating_add(1)..next.0).map(|number| file(data_dir, number)) {
         if !path.exists() {
             files::replace(&path, MARK)?;
         }
@@ -27,25 +46,33 @@ pub(crate) fn take(data_dir: &Path, own: Timeline, next: Timeline) -> io::Result
     Ok(())
 }
 
-/// Removes our files above the newest real history: the promotion that they were for did not happen. A standby that starts
-/// would take the highest for its target, and refuse: "requested timeline is not a child of this server's history".
-pub(crate) fn forget_dangling(data_dir: &Path) -> io::Result<()> {
-    let mut ours: Vec<(u32, PathBuf)> = Vec::new();
-    let mut newest = 1;
-    for entry in std::fs::read_dir(data_dir.join("pg_wal"))? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".history"));
-        let Some(number) = name.and_then(|hex| u32::from_str_radix(hex, 16).ok()) else { continue };
-        if std::fs::read(&path)? == MARK {
-            ours.push((number, path));
-        } else {
-            newest = newest.max(number);
+/// After a promotion the archive needs our files, too: a recovery from it looks for one number after the other, and would
+/// stop where one is missing.
+pub(crate) fn archive(data_dir: &Path, own: Timeline, next: Timeline) -> io::Result<()> {
+    for number in own.0.saturating_add(1)..next.0.min(own.0.saturating_add(MANY)) {
+        if is_mark(&file(data_dir, number)) {
+            let status = data_dir.join(format!("pg_wal/archive_status/{number:08X}.history"));
+            if !status.with_added_extension("done").exists() {
+                files::replace(&status.with_added_extension("ready"), b"")?;
+            }
         }
     }
-    for (_, path) in ours.into_iter().filter(|(number, _)| *number > newest) {
-        files::remove(&path)?;
-    }
     Ok(())
+}
+
+/// Removes our files where no real history follows: the promotion that they were for did not happen. A standby that starts
+/// on `own` looks for one number after the other, takes the last for its target, and refuses one of ours: "requested
+/// timeline is not a child of this server's history".
+pub(crate) fn forget_dangling(data_dir: &Path, own: Timeline) -> io::Result<()> {
+    let mut dangling = Vec::new();
+    for path in (own.0.saturating_add(1)..).map(|number| file(data_dir, number)).take_while(|path| path.exists()) {
+        if is_mark(&path) {
+            dangling.push(path);
+        } else {
+            dangling.clear();
+        }
+    }
+    dangling.iter().try_for_each(|path| files::remove(path))
 }
 
 #[cfg(test)]
@@ -67,7 +94,12 @@ mod tests {
         assert_eq!(files(), ["00000003.history", "00000004.history"]);
         std::fs::write(wal.join("00000004.history"), "2\t0/3000000\tno recovery target specified\n").unwrap();
         take(dir.path(), Timeline(4), Timeline(7)).unwrap();
-        forget_dangling(dir.path()).unwrap();
+        forget_dangling(dir.path(), Timeline(2)).unwrap();
         assert_eq!(files(), ["00000003.history", "00000004.history"]);
+        // Nothing follows 6 but a gap.
+        take(dir.path(), Timeline(5), Timeline(7)).unwrap();
+        std::fs::write(wal.join("00000008.history"), "2\t0/3000000\tno recovery target specified\n").unwrap();
+        forget_dangling(dir.path(), Timeline(5)).unwrap();
+        assert_eq!(files(), ["00000003.history", "00000004.history", "00000008.history"]);
     }
 }

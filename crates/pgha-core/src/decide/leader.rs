@@ -28,7 +28,13 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
         Some(version) if mine && until_renewal(view) == Millis(0) => {
             let settings = cluster_settings(cluster);
             let known = cluster.members.keys().map(NodeName::slot).chain(cluster.retained_slots.iter().cloned());
-            vec![Action::Renew { version, retain: known.filter(|slot| !view.is_given_up(slot, &settings)).collect() }]
+            // Until a slot is gone it is on record, so that whoever leads next knows whose it was.
+            let exists = |slot: &SlotName| match &view.obs.postgres {
+                Postgres::Running(running) => matches!(&running.role, Role::Primary(it) if it.slots.contains(slot)),
+                _ => true,
+            };
+            let retain = known.filter(|slot| exists(slot) || !view.is_given_up(slot, &settings)).collect();
+            vec![Action::Renew { version, retain }]
         }
         _ => Vec::new(),
     }
@@ -47,9 +53,11 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> 
         None => is_my_session,
     };
     let (Some(version), true) = (cluster.epoch.version, recorded) else {
-        if let (None, true, Some(lease)) = (cluster.epoch.version, is_my_session, view.lease()) {
-            // Somebody deleted the record; without it nothing can be renewed. The transaction fails if it is back.
-            let reown = Action::ReownLeadership { version: None, epoch: lease.epoch.next() };
+        if cluster.epoch.version.is_none() && is_my_session {
+            // Somebody deleted the record; without it nothing can be renewed, nor released. The transaction fails if it
+            // is back.
+            let newest = view.obs.past.led_in.max(view.obs.lease.map(|lease| lease.epoch)).unwrap_or_default();
+            let reown = Action::ReownLeadership { version: None, epoch: newest.next() };
             return view.say(Reason::RestoringEpoch, vec![reown]);
         }
         return view.say(Reason::WaitingForCluster, vec![]);
@@ -305,13 +313,14 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     }
     let others = cluster.members.keys().filter(|name| *name != view.me()).map(NodeName::slot);
     let missing: BTreeSet<SlotName> = others.filter(|slot| !primary.slots.contains(slot)).collect();
-    if !missing.is_empty() {
-        actions.push(Action::CreateSlots(missing));
-    }
     let given_up: BTreeSet<SlotName> =
         primary.slots.iter().filter(|slot| view.is_given_up(slot, &settings)).cloned().collect();
     if !given_up.is_empty() {
         actions.push(Action::DropSlots(given_up));
+    }
+    // There may be room for them only now.
+    if !missing.is_empty() {
+        actions.push(Action::CreateSlots(missing));
     }
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);

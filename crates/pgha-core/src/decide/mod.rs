@@ -46,6 +46,8 @@ pub struct Settings {
     pub failover_priority: u32,
     /// A primary must have a working watchdog.
     pub watchdog_required: bool,
+    /// A standby that gets nothing for so long, from a leader that answers, gets nothing at all.
+    pub standstill: Millis,
 }
 
 /// What one decision leaves for the next. Lost when the agent restarts; nothing of it is needed for safety.
@@ -61,6 +63,8 @@ pub struct Memory {
     pub tried: Rung,
     /// A standby that does not get on.
     pub standstill: Option<Standstill>,
+    /// The leader that this was tried with.
+    pub tried_with: Option<NodeName>,
     /// The roles that members need are there.
     pub prepared: bool,
     /// A fresh copy was ordered by the operator.
@@ -249,6 +253,9 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
     }
     if obs.request == Some(Request::Reinitialize) {
         memory.clone_ordered = true;
+    }
+    if matches!(&obs.postgres, Postgres::Running(running) if matches!(running.role, Role::Primary(_))) {
+        memory.climb_to(Rung::Start);
     }
     if !matches!(obs.postgres, Postgres::Running(_) | Postgres::Mute { .. }) {
         // It ended with the server that was to write it.

@@ -11,6 +11,13 @@ use crate::rejoin::{self, Plan, Rung};
 use crate::time::Millis;
 
 pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Decision {
+    if let Some(before) = view.memory.tried_with.replace(leader.clone())
+        && before != *leader
+    {
+        // What could not stream from that one may from this.
+        view.memory.standstill = None;
+        view.memory.climb_to(Rung::Start);
+    }
     if !matches!(cluster.initialize, Initialize::Done(_)) {
         return view.say(Reason::WaitingForCluster, vec![]);
     }
@@ -75,9 +82,8 @@ fn back(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Membe
     }
 }
 
-/// A standby that gets nothing for so long, from a leader that answers, gets nothing at all: its WAL does not fit, or
-/// what it needs is nowhere any more.
-const STANDSTILL: Millis = Millis::from_secs(30);
+/// What a fresh copy did not mend is tried again after this many standstills.
+const AFTER_COPY: u64 = 12;
 
 /// A restartpoint that was ordered shows its effect within this.
 const RESTARTPOINT: Millis = Millis::from_secs(5);
@@ -91,7 +97,9 @@ fn standing_still(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, stan
     let since = here.map_or(now, |standstill| standstill.since);
     view.memory.standstill = Some(Standstill { position, since });
     let serves = cluster.members.get(leader).is_some_and(|member| member.is_primary && member.is_running);
-    if now.since(since) < STANDSTILL || !serves || cluster_settings(cluster).paused {
+    let times = if view.memory.tried == Rung::Clone { AFTER_COPY } else { 1 };
+    let patience = Millis(view.settings.standstill.0 * times);
+    if now.since(since) < patience || !serves || standby.paused || cluster_settings(cluster).paused {
         return view.say(waiting, vec![]);
     }
     // Who cannot ask it cannot stream from it either, and would only lose its data over a cut cable.

@@ -27,6 +27,7 @@ fn settings() -> Settings {
         nofailover: false,
         failover_priority: 1,
         watchdog_required: false,
+        standstill: Millis::from_secs(30),
     }
 }
 
@@ -56,6 +57,7 @@ fn standby() -> Postgres {
         upstream: Some(name("peer")),
         slots: BTreeSet::new(),
         checkpoint_pending: false,
+        paused: false,
     };
     running(Role::Standby(standby))
 }
@@ -281,7 +283,7 @@ fn wal_is_kept_for_a_member_that_is_away_but_not_for_ever() {
     obs.lease =
         Some(Lease { sent: obs.now - Millis::from_secs(2), counted_from: obs.now - Millis::from_secs(3), ..lease() });
     let decision = decide(&settings(), &decision.memory, &obs);
-    assert_eq!(retained(&decision), Some(false));
+    assert_eq!(retained(&decision), Some(true), "it is still there");
     assert!(decision.actions.contains(&Action::DropSlots([gone.clone()].into())), "{:?}", decision.actions);
 }
 
@@ -303,19 +305,30 @@ fn a_standby_that_gets_nothing_from_a_leader_that_answers_climbs_the_ladder() {
         decision.reason.code()
     };
     let mut memory = Memory::default();
-    assert_eq!(stuck(&mut memory, NOW, true), "not_streaming");
-    let later = NOW + Millis::from_secs(31);
-    assert_eq!(stuck(&mut memory, later, false), "not_streaming");
-    assert_eq!(stuck(&mut memory, later, true), "giving_up_streaming");
-    assert_eq!((memory.due, memory.tried), (Rung::Rewind, Rung::Rewind));
-    let ended = EndedJob { kind: JobKind::Rewind, outcome: Outcome::Done };
-    let mut obs = observe(cluster(Some("peer")), stopped(ControlState::ShutDownInRecovery));
-    obs.ended = Some(ended);
-    memory = decide(&settings(), &memory, &obs).memory;
-    assert_eq!((memory.due, memory.tried), (Rung::Start, Rung::Rewind));
-    stuck(&mut memory, later, true);
-    assert_eq!(stuck(&mut memory, later + Millis::from_secs(31), true), "giving_up_streaming");
-    assert_eq!(memory.due, Rung::Clone);
+    let mut now = NOW;
+    let ended = |memory: &Memory, kind: JobKind| {
+        let mut obs = observe(cluster(Some("peer")), stopped(ControlState::ShutDownInRecovery));
+        obs.ended = Some(EndedJob { kind, outcome: Outcome::Done });
+        decide(&settings(), memory, &obs).memory
+    };
+    for (rung, job) in [(Rung::Restart, JobKind::Start), (Rung::Rewind, JobKind::Rewind), (Rung::Clone, JobKind::Clone)]
+    {
+        assert_eq!(stuck(&mut memory, now, true), "not_streaming");
+        now = now + settings().standstill;
+        assert_eq!(stuck(&mut memory, now, false), "not_streaming");
+        assert_eq!(stuck(&mut memory, now, true), "giving_up_streaming");
+        assert_eq!((memory.due, memory.tried), (rung, rung));
+        memory = ended(&memory, job);
+        assert_eq!(memory.tried, rung);
+    }
+    // What a fresh copy did not mend is not copied over and over.
+    assert_eq!(stuck(&mut memory, now, true), "not_streaming");
+    now = now + settings().standstill;
+    assert_eq!(stuck(&mut memory, now, true), "not_streaming");
+    // Another leader, another try.
+    let mut obs = observe(cluster(Some("other")), standby());
+    obs.now = now;
+    assert_eq!(decide(&settings(), &memory, &obs).memory.tried, Rung::Start);
 }
 
 #[test]
@@ -325,10 +338,10 @@ fn a_leader_restores_the_record_of_its_epoch() {
     let mut obs = observe(all, primary());
     let reown = Action::ReownLeadership { version: None, epoch: lease().epoch.next() };
     assert_eq!(decided(&obs).actions, [reown]);
-    // Without a lease it is nobody's to restore: the session ends, and with it the znode.
+    // Without a lease, too: nobody could release the leadership.
     obs.postgres = standby();
     obs.lease = None;
-    assert_eq!(said(&obs), ["waiting_for_cluster"]);
+    assert_eq!(said(&obs), ["restoring_epoch", "ReownLeadership"]);
 }
 
 #[test]

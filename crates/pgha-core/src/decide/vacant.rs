@@ -134,7 +134,9 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         let is_ahead = |peer: &PeerPosition| {
             // One that was just started may show a timeline older than its WAL.
             let may_be = patience && peer.timeline < mine.0 && peer.position > mine.1;
-            may_be || (peer.timeline, peer.position) > mine
+            // Between synchronous standbys more WAL is no more commits: nobody waits for one that does not take over.
+            let counts = patience || !synchronous;
+            may_be || (counts && (peer.timeline, peer.position) > mine)
         };
         let ahead = answers.positions.iter().find(|(name, peer)| rivals.contains(*name) && is_ahead(peer));
         if let Some((peer, _)) = ahead {

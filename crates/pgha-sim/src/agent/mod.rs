@@ -152,6 +152,7 @@ impl World {
             timing: self.timing_of_agents(),
             nofailover: self.scenario.nofailover == Some(host),
             failover_priority: if self.scenario.preferred == Some(host) { 2 } else { 1 },
+            standstill: Millis::from_secs(20),
             watchdog_required: self.scenario.without_watchdog.is_some(),
         };
         let host_state = &mut self.hosts[host];

@@ -236,6 +236,7 @@ impl World {
                 upstream: server.upstream.map(|member| self.names[member].clone()),
                 slots: server.slots.clone(),
                 checkpoint_pending: streaming && data.checkpoint_timeline < branch,
+                paused: false,
             })
         };
         Postgres::Running(Box::new(Running { system_id: data.system, timeline, role }))

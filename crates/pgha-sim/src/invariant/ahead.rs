@@ -1,7 +1,7 @@
 //! Whoever wins the leadership has as much as every other candidate that could have answered.
 //!
 //! Source: the leader race of DESIGN (4.5). In asynchronous mode this is what bounds the loss. Members that an operator
-//! passes over, and that cannot be reached, do not count.
+//! passes over, and that cannot be reached, do not count; and nobody is waited for longer than a leadership lasts.
 
 use super::Violation;
 use crate::model::postgres::Life;
@@ -15,8 +15,9 @@ const STALE: u64 = 3;
 pub fn check(world: &mut World, winner: usize) {
     let steady = Span::millis(world.timing.heartbeat.0 * STALE);
     let settled = world.now.since(world.oracle.last_written) > steady;
+    let patient = world.vacant_since.is_some_and(|since| world.now.since(since) < Span::millis(world.timing.ttl.0));
     // A synchronous standby need not ask those that are not; an operator may choose whom he likes.
-    if !settled || world.scenario.settings.synchronous || world.zk.committed.failover.is_some() {
+    if !settled || !patient || world.scenario.settings.synchronous || world.zk.committed.failover.is_some() {
         return;
     }
     let standby = |host: usize| {
