@@ -9,6 +9,7 @@ use pgha_core::config::{Config, Secrets};
 
 use crate::past::PastFile;
 use crate::postgres::conf::Conf;
+use crate::promise::Promises;
 
 /// One per agent.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) secrets: Secrets,
     pub(crate) conf: Conf,
     past: Mutex<PastFile>,
+    /// What this member has promised to a primary in failsafe mode.
+    pub(crate) promises: Promises,
     /// Postgres has been told to stop: from here on it refuses clients.
     pub(crate) stopping: AtomicBool,
 }
@@ -33,7 +36,9 @@ impl Context {
         conf.write_passfile(&secrets).with_context(|| format!("cannot write {}", conf.passfile().display()))?;
         let past = PastFile::open(&config.state_dir)
             .with_context(|| format!("cannot read the record of past leaderships in {}", config.state_dir.display()))?;
-        Ok(Self { config, secrets, conf, past: Mutex::new(past), stopping: AtomicBool::new(false) })
+        let promises = Promises::open(&config.run_dir)
+            .with_context(|| format!("cannot read what was promised, in {}", config.run_dir.display()))?;
+        Ok(Self { config, secrets, conf, past: Mutex::new(past), promises, stopping: AtomicBool::new(false) })
     }
 
     /// The record of the past. Its fields are written whole, so that a panic elsewhere cannot leave it half-changed.

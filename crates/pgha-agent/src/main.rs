@@ -5,12 +5,14 @@ mod archive;
 mod clock;
 mod context;
 mod dcs;
+mod disk;
 mod files;
 mod guard;
 mod jobs;
 mod lease_file;
 mod past;
 mod postgres;
+mod promise;
 mod rest;
 mod systemd;
 mod watchdog;
@@ -159,7 +161,7 @@ fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
         if direct && !guard::is_alive(&context.config.run_dir, clock::now()) {
             guard::spawn(path).context("cannot start the guard")?;
         }
-        let (agent, published) = agent::Agent::new(context.clone());
+        let (agent, published) = agent::Agent::new(context.clone()).context("cannot start a thread")?;
         let (commands, inbox) = tokio::sync::mpsc::channel(16);
         let server = rest::listen(&context, published, commands).await?;
         tracing::info!(

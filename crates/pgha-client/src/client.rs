@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request};
 use pgha_core::config::split_host_port;
-use pgha_core::wire::rest::{ReinitializeBody, RestartBody, SwitchoverBody};
+use pgha_core::wire::rest::{FailsafeBody, ReinitializeBody, RestartBody, SwitchoverBody};
 use pgha_core::wire::{ClusterConfig, ClusterView, History, PatroniStatus, PghaStatus, WireError};
 use serde_json::{Map, Value};
 
@@ -155,6 +155,17 @@ impl Client {
         let asked = body.timeout.map_or(Duration::ZERO, pgha_core::time::Millis::duration);
         let within = self.deadlines.complete.max(asked + self.deadlines.change);
         self.ask("/restart", body.render(), within).await
+    }
+
+    /// `DELETE /restart`: drops the restart that is scheduled.
+    pub async fn cancel_restart(&self) -> Result<Answer, ClientError> {
+        let reply = self.call(Method::DELETE, "/restart", Bytes::new(), self.deadlines.change).await?;
+        Ok(Answer { status: reply.status, text: text(&reply.body) })
+    }
+
+    /// `POST /failsafe`: asks the member not to lead for a session timeout.
+    pub async fn failsafe(&self, body: &FailsafeBody) -> Result<Answer, ClientError> {
+        self.ask("/failsafe", body.render(), self.deadlines.read).await
     }
 
     /// `POST /reload`: the member reads its configuration again.

@@ -59,6 +59,22 @@ pub enum Action {
         /// The number.
         timeline: Timeline,
     },
+    /// Write the members that may lead to `failsafe`, if the epoch and the document still have these versions.
+    WriteFailsafe {
+        /// Version of `pgha/epoch`.
+        version: i32,
+        /// Version of `failsafe` that the decision saw; `None` creates it.
+        failsafe: Option<i32>,
+        /// Who may lead from here on; nobody is barred when it is empty.
+        members: BTreeSet<NodeName>,
+    },
+    /// Ask these members, all of them, not to lead. If every one gives its word, the lease is counted from the asking.
+    RenewByPromise {
+        /// The leadership.
+        epoch: Epoch,
+        /// Every other member that might lead.
+        members: BTreeSet<NodeName>,
+    },
     /// Bring `history` up to date from the timeline history of the local Postgres.
     WriteHistory {
         /// Version of `pgha/epoch`.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{ClusterName, NodeName};
 use crate::time::Millis;
 use crate::timing::{Profile, Timing, TimingError};
+use crate::wire::SynchronousMode;
 
 /// The whole of `agent.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -230,6 +231,12 @@ pub struct Tags {
     /// Preferred as the source of new members.
     #[serde(default, skip_serializing_if = "is_false")]
     pub clonefrom: bool,
+    /// Does not stream: lives on the archive alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nostream: bool,
+    /// The member to stream from in place of the leader, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicatefrom: Option<NodeName>,
     /// Never a synchronous standby.
     #[serde(default, skip_serializing_if = "is_false")]
     pub nosync: bool,
@@ -245,9 +252,9 @@ pub struct Tags {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bootstrap {
-    /// Commits wait for a standby.
-    #[serde(default = "yes")]
-    pub synchronous_mode: bool,
+    /// Commits wait for standbys: `true`, `false` or `"quorum"`.
+    #[serde(default = "named")]
+    pub synchronous_mode: SynchronousMode,
     /// Commits wait even when no standby is there.
     #[serde(default)]
     pub synchronous_mode_strict: bool,
@@ -257,18 +264,26 @@ pub struct Bootstrap {
     /// A standby further behind than this (bytes) does not become primary; matters only without synchronous mode.
     #[serde(default = "default_maximum_lag")]
     pub maximum_lag_on_failover: u64,
+    /// A primary without ZooKeeper goes on for as long as all members promise not to lead.
+    #[serde(default)]
+    pub failsafe_mode: bool,
     /// `postgresql.conf` settings of every member.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
 }
 
+fn named() -> SynchronousMode {
+    SynchronousMode::On
+}
+
 impl Default for Bootstrap {
     fn default() -> Self {
         Self {
-            synchronous_mode: true,
+            synchronous_mode: named(),
             synchronous_mode_strict: false,
             synchronous_node_count: 1,
             maximum_lag_on_failover: default_maximum_lag(),
+            failsafe_mode: false,
             parameters: BTreeMap::new(),
         }
     }
@@ -445,6 +460,11 @@ pub fn split_host_port(address: &str) -> Option<(&str, u16)> {
     (!host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic())).then_some((host, port))
 }
 
+/// The opposite of [`split_host_port`].
+pub fn join_host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 impl Secrets {
     /// Reads the text of `secrets.toml`. The error never quotes the text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
@@ -455,10 +475,6 @@ impl Secrets {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn one() -> u32 {
@@ -562,7 +578,7 @@ mod tests {
         let config = Config::parse(SMALLEST).unwrap();
         assert_eq!(config.timing(), Timing::default());
         assert_eq!(config.postgres.unit, "pgha-postgres.service");
-        assert!(config.bootstrap.synchronous_mode);
+        assert_eq!(config.bootstrap.synchronous_mode, SynchronousMode::On);
     }
 
     #[test]

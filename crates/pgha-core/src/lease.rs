@@ -19,7 +19,8 @@ pub struct Lease {
     pub epoch: Epoch,
     /// When the newest acknowledged renewal was sent.
     pub sent: Instant,
-    /// What the lease is counted from: when the acknowledged renewal before that one was sent.
+    /// What the lease is counted from: when the acknowledged renewal before that one was sent, or when the members that
+    /// might lead were asked and all gave their word.
     pub counted_from: Instant,
 }
 
@@ -31,10 +32,17 @@ impl Lease {
         Self { epoch, sent, counted_from: sent - timing.heartbeat }
     }
 
-    /// The lease after the renewal sent at `sent` was acknowledged.
+    /// The lease after the renewal sent at `sent` was acknowledged. What promises have added stays.
     #[must_use]
     pub fn renewed(self, sent: Instant) -> Self {
-        Self { epoch: self.epoch, sent, counted_from: self.sent }
+        Self { epoch: self.epoch, sent, counted_from: self.sent.max(self.counted_from) }
+    }
+
+    /// The lease after every member that might lead has given its word, asked at `asked`, not to do so for a session
+    /// timeout: counted by each from when it was asked, which was not before.
+    #[must_use]
+    pub fn promised(self, asked: Instant) -> Self {
+        Self { counted_from: self.counted_from.max(asked), ..self }
     }
 
     /// From here on another node may be primary.

@@ -22,6 +22,7 @@ pub mod name;
 pub mod observation;
 pub mod reason;
 pub mod rejoin;
+pub mod restart;
 pub mod sync;
 pub mod time;
 pub mod timing;

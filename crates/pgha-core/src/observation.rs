@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::lease::Lease;
 use crate::lsn::{Lsn, Timeline, TimelineHistory};
 use crate::name::{Epoch, NodeName, SlotName, SystemId};
+use crate::sync::Form;
 use crate::time::{Instant, Millis};
 
 /// The world as one member sees it.
@@ -32,6 +33,25 @@ pub struct Observation {
     pub guard_alive: bool,
     /// What an operator or the system asked of this member.
     pub request: Option<Request>,
+    /// The disk under the data directory.
+    pub disk: Disk,
+    /// Another host that runs under this member's name: where its agent answers.
+    pub namesake: Option<String>,
+    /// This member's word to a primary that cannot reach ZooKeeper.
+    pub promise: Option<Promise>,
+}
+
+impl Observation {
+    /// Whether a client could get a write acknowledged by the local Postgres now or in a moment.
+    pub fn may_accept_writes(&self) -> bool {
+        self.job.is_some_and(|job| job.writes)
+            || match &self.postgres {
+                Postgres::Running(running) => matches!(running.role, Role::Primary(_)),
+                Postgres::Starting { as_primary, .. } => *as_primary,
+                Postgres::Mute { was_primary, .. } => *was_primary,
+                Postgres::NoData | Postgres::Unusable(_) | Postgres::Stopped(_) => false,
+            }
+    }
 }
 
 /// ZooKeeper, as far as it answers.
@@ -61,6 +81,8 @@ pub struct Cluster {
     pub sync: SyncRecord,
     /// A switchover or failover that somebody asked for.
     pub failover: Option<FailoverRequest>,
+    /// The members that may lead, where failsafe mode is or was on.
+    pub failsafe: FailsafeRecord,
     /// The members that are alive.
     pub members: BTreeMap<NodeName, Member>,
     /// Slots of members, of those that are away too, that the leader keeps WAL for.
@@ -106,8 +128,8 @@ pub enum Initialize {
 /// Settings of the whole cluster, from the `config` znode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// Commits wait for standbys.
-    pub synchronous: bool,
+    /// Whether commits wait for standbys, and for which.
+    pub synchrony: Synchrony,
     /// They wait even when there is none.
     pub strict: bool,
     /// How many standbys a commit waits for.
@@ -118,20 +140,49 @@ pub struct ClusterSettings {
     pub maximum_lag: u64,
     /// The slot of a member that is away for longer is dropped: WAL kept for it would fill the disk.
     pub member_slots_ttl: Millis,
+    /// A primary that crashed may take so long to come back before another takes over.
+    pub primary_start_timeout: Millis,
+    /// A primary that shall stop may take so long before it is killed; only where commits wait. `None`: as long as it
+    /// takes.
+    pub primary_stop_timeout: Option<Millis>,
     /// No automatic failover, start or stop.
     pub paused: bool,
+    /// A primary without ZooKeeper goes on for as long as every member that might lead promises not to.
+    pub failsafe: bool,
+}
+
+/// Whether commits wait for standbys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Synchrony {
+    /// They do not.
+    #[default]
+    Off,
+    /// Each waits for all of a few named ones: any of these may take over.
+    Named,
+    /// Each waits for so many of all that there are: who takes over must have seen enough of the others.
+    Quorum,
+}
+
+impl ClusterSettings {
+    /// Commits wait for standbys.
+    pub fn is_synchronous(&self) -> bool {
+        self.synchrony != Synchrony::Off
+    }
 }
 
 impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
-            synchronous: false,
+            synchrony: Synchrony::Off,
             strict: false,
             sync_count: 1,
             maximum_lag_on_syncnode: None,
             maximum_lag: 1 << 20,
             member_slots_ttl: Millis::from_secs(1800),
+            primary_start_timeout: Millis::from_secs(300),
+            primary_stop_timeout: None,
             paused: false,
+            failsafe: false,
         }
     }
 }
@@ -141,8 +192,10 @@ impl Default for ClusterSettings {
 pub struct SyncRecord {
     /// The primary that wrote it.
     pub leader: Option<NodeName>,
-    /// Standbys that hold every acknowledged commit.
+    /// Standbys that hold every acknowledged commit; with a quorum, that have a vote.
     pub standbys: BTreeSet<NodeName>,
+    /// A standby may take over once so many of the others are not ahead of it.
+    pub quorum: usize,
     /// There is a record, but it cannot be read: nothing may be concluded from its emptiness.
     pub unreadable: bool,
     /// Version of the znode; `None` if it does not exist.
@@ -160,6 +213,36 @@ pub struct FailoverRequest {
     pub later: bool,
     /// Version of the znode.
     pub version: i32,
+}
+
+/// Content and version of the `failsafe` znode: written by leaders only, under their epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FailsafeRecord {
+    /// Where it is not empty, nobody else may lead.
+    pub members: BTreeSet<NodeName>,
+    /// Version of the znode; `None` if it does not exist.
+    pub version: Option<i32>,
+}
+
+/// The word of a member not to lead for a while, given to a primary that cannot reach ZooKeeper.
+///
+/// It outlives the agent that gave it, as the lease does, but not the host; see [`crate::decide`] for a host that has
+/// just booted.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Promise {
+    /// The primary that asked.
+    pub to: NodeName,
+    /// Its leadership.
+    pub epoch: Epoch,
+    /// A whole session timeout after it was given.
+    pub until: Instant,
+}
+
+impl Promise {
+    /// Whether it binds at `now`.
+    pub fn holds(&self, now: Instant) -> bool {
+        now < self.until
+    }
 }
 
 /// A member's own znode, as far as decisions need it.
@@ -181,6 +264,14 @@ pub struct Member {
     pub failover_priority: u32,
     /// Tag `sync_priority`.
     pub sync_priority: u32,
+    /// Tag `replicatefrom`: the member that it streams from in place of the leader.
+    pub replicatefrom: Option<NodeName>,
+    /// Tag `nostream`: it lives on the archive alone.
+    pub nostream: bool,
+    /// Nothing about it keeps it from leading: no tag, no broken disk, no missing watchdog.
+    pub can_lead: bool,
+    /// Tag `clonefrom`: new members are copied from it rather than from the leader.
+    pub clonefrom: bool,
 }
 
 impl Default for Member {
@@ -194,6 +285,10 @@ impl Default for Member {
             nosync: false,
             failover_priority: 1,
             sync_priority: 1,
+            replicatefrom: None,
+            nostream: false,
+            can_lead: true,
+            clonefrom: false,
         }
     }
 }
@@ -317,10 +412,19 @@ pub struct Primary {
     pub checkpointer_settled: bool,
     /// Connected standbys.
     pub senders: Vec<Sender>,
-    /// Physical slots that exist.
-    pub slots: BTreeSet<SlotName>,
+    /// Its physical slots.
+    pub slots: Slots,
     /// No checkpoint has been completed on this timeline yet.
     pub checkpoint_pending: bool,
+}
+
+/// The physical slots of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Slots {
+    /// All.
+    pub all: BTreeSet<SlotName>,
+    /// Those that nobody streams through.
+    pub idle: BTreeSet<SlotName>,
 }
 
 /// A row of `pg_stat_replication`.
@@ -330,10 +434,8 @@ pub struct Sender {
     pub name: String,
     /// `state = 'streaming'`.
     pub streaming: bool,
-    /// `sync_state` is not `async`: the walsender itself counts as (potentially) synchronous.
-    pub counted: bool,
-    /// `sync_state` is `sync` or `quorum`.
-    pub waited_for: bool,
+    /// How the walsender itself finds its standby named: `sync_state` is `sync` or `potential`, `quorum`, or `async`.
+    pub named: Option<Form>,
     /// `flush_lsn`.
     pub flushed: Lsn,
 }
@@ -349,8 +451,8 @@ pub struct Standby {
     pub streaming: bool,
     /// The member it is configured to stream from.
     pub upstream: Option<NodeName>,
-    /// Physical slots that exist and are not in use.
-    pub slots: BTreeSet<SlotName>,
+    /// Its physical slots.
+    pub slots: Slots,
     /// It has come onto a timeline that its control file does not show yet.
     pub checkpoint_pending: bool,
     /// Somebody has paused the replay.
@@ -445,6 +547,35 @@ pub struct PeerPosition {
     pub timeline: Timeline,
     /// End of the WAL it has.
     pub position: Lsn,
+    /// When it looked, at the earliest; on the clock of who asked.
+    pub looked: Instant,
+    /// Nothing keeps it from leading but others.
+    pub can_lead: bool,
+}
+
+/// The disk under the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Disk {
+    /// It takes writes.
+    #[default]
+    Sound,
+    /// No space is left.
+    Full,
+    /// It takes no writes at all: mounted read-only, or failing.
+    ReadOnly,
+    /// A write has not come back for a whole session timeout.
+    Hung,
+}
+
+impl std::fmt::Display for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sound => "is sound",
+            Self::Full => "is full",
+            Self::ReadOnly => "takes no writes",
+            Self::Hung => "does not answer",
+        })
+    }
 }
 
 /// The kernel watchdog.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::name::{NodeName, SystemId};
-use crate::observation::JobKind;
+use crate::observation::{Disk, JobKind};
 
 /// How much a reason matters to the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +70,13 @@ reasons! {
     /// Leader.
     RecordingHistory = "recording_history", Change, "recording the new timeline in the cluster's history";
     /// Leader.
+    RecordingFailsafe = "recording_failsafe", Change, "recording which members may lead, for failsafe mode";
+    /// Leader.
     AddingSyncStandby { names: String } = "adding_sync_standby", Change, "recording {names} as synchronous: Postgres waits for it and it has everything";
     /// Leader.
     RemovingSyncStandby { names: String } = "removing_sync_standby", Change, "striking {names} off the synchronous standbys before Postgres stops waiting";
+    /// Leader.
+    ChangingQuorum { quorum: usize } = "changing_quorum", Change, "recording that a standby may take over once {quorum} others are not ahead of it";
     /// Leader.
     ChangingSyncNames { value: String } = "changing_sync_names", Change, "setting synchronous_standby_names = '{value}'";
     /// Leader.
@@ -93,6 +97,10 @@ reasons! {
     CrashedHandingOver = "crashed_handing_over", Trouble, "Postgres died; a synchronous standby is ready: releasing the leadership to it";
     /// Leader.
     CrashedRestarting = "crashed_restarting", Trouble, "Postgres died and no synchronous standby is ready: restarting it in place";
+    /// Leader.
+    StartOverdue = "start_overdue", Trouble, "Postgres has not come back within primary_start_timeout: letting another member take over";
+    /// Leader.
+    StopOverdue = "stop_overdue", Trouble, "Postgres has not stopped within primary_stop_timeout: killing it; its standbys have everything";
     /// Leader.
     StartingToLead = "starting_to_lead", Change, "I hold the leadership: starting Postgres read-only, to be promoted";
     /// Leader.
@@ -129,10 +137,14 @@ reasons! {
     /// Silence.
     SilentLeading = "silent_leading", Trouble, "ZooKeeper does not answer; serving until the lease ends";
     /// Silence.
+    Failsafe = "failsafe", Trouble, "ZooKeeper does not answer; serving for as long as every member promises not to lead (failsafe mode)";
+    /// Silence.
     SilentWaiting = "silent_waiting", Trouble, "ZooKeeper does not answer; changing nothing";
 
     /// Standby.
     Following { leader: NodeName } = "following", Calm, "streaming from {leader}";
+    /// Standby.
+    Replaying = "replaying", Calm, "replaying from the archive, as the tag nostream asks";
     /// Standby.
     Redirecting { leader: NodeName } = "redirecting", Change, "following {leader}";
     /// Standby.
@@ -173,6 +185,14 @@ reasons! {
     /// No leader.
     PeerPreferred { peer: NodeName } = "peer_preferred", Calm, "there is no leader; {peer} has as much as I have and a greater failover_priority";
     /// No leader.
+    Promised { to: NodeName } = "promised", Trouble, "there is no leader in ZooKeeper; {to} cannot reach it and has my promise not to lead";
+    /// No leader.
+    JustBooted = "just_booted", Calm, "there is no leader; this host has just booted and may have promised another not to lead";
+    /// No leader.
+    NotInFailsafe = "not_in_failsafe", Trouble, "there is no leader; the last one, in failsafe mode, did not count on me";
+    /// No leader.
+    NoQuorum { votes: usize, needed: usize } = "no_quorum", Trouble, "there is no leader; only {votes} of {needed} other members are known not to be ahead of me";
+    /// No leader.
     NotSynchronous = "not_synchronous", Calm, "there is no leader; I was not a synchronous standby and may lack commits";
     /// No leader.
     TooFarBehind = "too_far_behind", Trouble, "there is no leader; I am further behind than maximum_lag_on_failover";
@@ -193,6 +213,10 @@ reasons! {
     BackingOff { job: JobKind } = "backing_off", Trouble, "waiting before the next try: {job} failed";
     /// Anywhere.
     SystemIdMismatch { mine: SystemId, cluster: SystemId } = "system_id_mismatch", Trouble, "the data directory belongs to another cluster (system identifier {mine}, not {cluster}): doing nothing; move it away to join";
+    /// Anywhere.
+    DiskFailing { disk: Disk } = "disk_failing", Trouble, "the disk under the data directory {disk}: not leading with it";
+    /// Anywhere.
+    DuplicateName { at: String } = "duplicate_name", Trouble, "another host runs under my name ({at}): doing nothing; give one of the two another name";
     /// Anywhere.
     DataUnusable { why: String } = "data_unusable", Trouble, "the data directory cannot be used: {why}";
     /// Anywhere.

@@ -36,6 +36,7 @@ impl World {
             matches!(data.state, ControlState::InProduction | ControlState::InArchiveRecovery | ControlState::Other)
         });
         let takes = if unclean { self.between(150, 6000) } else { self.between(80, 800) };
+        let takes = takes.max(self.hosts[host].recovers_until.since(now));
         self.later(takes, Event::Started(Who { host, start: number }));
         self.arm_guard(host);
     }
@@ -191,7 +192,10 @@ impl World {
             self.archived.insert(timeline.0, at.branch);
         }
         self.begins_to_write(who);
-        self.oracle.newest = Some(at.branch);
+        // Who is promoted after he was passed over by an operator begins nothing that counts.
+        if !self.oracle.passed_over.contains(&who) {
+            self.oracle.newest = Some(at.branch);
+        }
         self.spring(Moment::Promotion, host);
         self.arm_guard(host);
         self.nudge(host);
@@ -213,7 +217,9 @@ impl World {
             self.later(delay, Event::Commit { host, write });
         }
         let mut takers = vec![(Taker::Query, 1, 20), (Taker::Checkpointer, 1, 300)];
-        takers.extend((0..members).map(|member| (Taker::Sender(member), 1, 120)));
+        takers.extend(
+            (0..members).map(|member| (Taker::Sender(member), 1, if self.rng.u8(0..4) == 0 { 900 } else { 60 })),
+        );
         for (taker, least, most) in takers {
             let delay = self.between(least, most);
             if matches!(taker, Taker::Checkpointer)
@@ -367,7 +373,10 @@ impl World {
         if upstream == member || !self.network.talks(upstream, member) || !self.moves(upstream) {
             return;
         }
-        let Some(primary) = self.hosts[upstream].pg.server.as_ref().filter(|server| server.writable()) else { return };
+        // A standby hands on what it has.
+        let Some(primary) = self.hosts[upstream].pg.server.as_ref().filter(|it| it.life == Life::Running) else {
+            return;
+        };
         let number = primary.number;
         let (Some(theirs), Some(mine)) = (&self.hosts[upstream].pg.data, &self.hosts[member].pg.data) else { return };
         let (theirs, mine) = (theirs.at, mine.at);
@@ -425,9 +434,15 @@ impl World {
             _ => self.oracle.branch_of(from),
         };
         let Some(branch) = branch else { return };
+        // A standby that hands WAL on may have followed another branch since it sent this.
+        let ahead = if self.hosts[from.host].pg.server.as_ref().is_some_and(|it| it.primary) {
+            Position { branch, lsn }
+        } else {
+            self.wal.on_the_way(branch, lsn)
+        };
+        let branch = ahead.branch;
         let timeline = self.wal.timeline(branch);
         let Some(data) = &mut self.hosts[to.host].pg.data else { return };
-        let ahead = Position { branch, lsn };
         if !self.wal.contains(ahead, data.at) {
             if data.at.branch == branch {
                 // An older packet than what is here.
@@ -445,6 +460,13 @@ impl World {
             _ => {}
         }
         self.confirm(to.host, from, lsn);
+        let relayed = self.hosts[to.host].pg.server.as_ref();
+        let relayed: Vec<usize> = (0..self.scenario.members)
+            .filter(|member| relayed.is_some_and(|it| it.senders[*member].is_some()))
+            .collect();
+        for member in relayed {
+            self.ship(to.host, member, lsn);
+        }
     }
 
     fn confirm(&mut self, standby: usize, primary: Who, lsn: u64) {
@@ -511,6 +533,10 @@ impl World {
     fn acknowledge(&mut self, host: usize, waiting: Waiting) {
         let Some(data) = &self.hosts[host].pg.data else { return };
         let at = Position { branch: data.at.branch, lsn: waiting.lsn };
+        let number = self.hosts[host].pg.server.as_ref().map_or(0, |server| server.number);
+        if self.oracle.passed_over.contains(&Who { host, start: number }) {
+            return;
+        }
         self.oracle.acknowledged(waiting.write, at, self.now);
         invariant::kept::check_acknowledged(self, host, at);
     }

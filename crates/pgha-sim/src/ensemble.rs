@@ -106,7 +106,7 @@ impl World {
     /// Members connected to the server hear that it is gone, if they hear anything.
     pub(crate) fn drop_connections(&mut self, server: usize) {
         for host in 0..self.scenario.members {
-            let reset = self.hosts[server].on && self.network.is_up(server, host);
+            let reset = self.hosts[server].on && self.network.is_up(server, host) && self.network.has_zookeeper(host);
             let connected =
                 self.hosts[host].agent.as_deref().is_some_and(|agent| agent.connection.server == Some(server));
             if connected && reset {
@@ -204,7 +204,8 @@ impl World {
             let connected =
                 self.hosts[host].agent.as_deref().is_some_and(|agent| agent.connection.server == Some(server));
             // A watch may be lost.
-            if connected && self.network.is_up(server, host) && self.rng.u8(0..32) != 0 {
+            let told = self.network.is_up(server, host) && self.network.has_zookeeper(host);
+            if connected && told && self.rng.u8(0..32) != 0 {
                 let who = Who { host, start: self.hosts[host].agent_starts };
                 let delay = self.network.delay(server, host, self.now, &mut self.rng);
                 self.later(delay, Event::Wake(who));
@@ -248,7 +249,8 @@ impl World {
         let stale = self
             .agent(who)
             .is_some_and(|agent| agent.connection.server == Some(server) && (!up || agent.connection.starts != starts));
-        if stale && self.hosts[server].on && self.network.is_up(server, who.host) {
+        let heard = self.network.is_up(server, who.host) && self.network.has_zookeeper(who.host);
+        if stale && self.hosts[server].on && heard {
             self.disconnected(who.host);
         }
         !stale
@@ -260,7 +262,7 @@ impl World {
         }
         self.heard(server, session);
         let tree = self.zk.servers[server].applied.clone();
-        if self.network.is_up(server, who.host) {
+        if self.network.is_up(server, who.host) && self.network.has_zookeeper(who.host) {
             let delay = self.network.delay(server, who.host, self.now, &mut self.rng);
             self.later(delay, Event::ReadDone { who, turn, tree: Some(tree) });
         }
@@ -317,6 +319,7 @@ impl World {
             self.say(|world| format!("{} writes {write:?}", world.names[who.host]));
             if taken {
                 invariant::ahead::check(self, who.host);
+                self.forgive(who.host);
             }
             let before = self.zk.committed.leader;
             self.commit_tree(next);
@@ -360,6 +363,7 @@ impl World {
         let server = self.rng.usize(0..self.zk.servers.len());
         let reachable = self.serves(server)
             && self.network.talks(who.host, server)
+            && self.network.has_zookeeper(who.host)
             && self.zk.leader.is_some_and(|leader| self.leads(leader) && self.network.talks(server, leader));
         if !reachable {
             self.later(again, Event::Connect(who));

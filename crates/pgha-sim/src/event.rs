@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 
+use pgha_core::name::Epoch;
+
 use crate::model::zookeeper::{SessionId, Tree, Write};
 use crate::time::Time;
 
@@ -83,6 +85,26 @@ pub enum Event {
         asked: Vec<usize>,
         /// Since when.
         since: Time,
+    },
+    /// A member is asked not to lead.
+    AskPromise {
+        /// Who asks.
+        who: Who,
+        /// Which question of his (counted with his writes).
+        id: u32,
+        /// Who is asked.
+        peer: usize,
+        /// Under which leadership.
+        epoch: Epoch,
+    },
+    /// A member has given its word.
+    Promised {
+        /// Who asked.
+        who: Who,
+        /// Which question.
+        id: u32,
+        /// Whose word.
+        peer: usize,
     },
     /// What an agent waited for in its turn has come about.
     Goes {

@@ -1,11 +1,11 @@
 //! Faults as they begin and end.
 
-use pgha_core::observation::{ClusterSettings, FailoverRequest, Request};
+use pgha_core::observation::{ClusterSettings, FailoverRequest, Request, Synchrony};
 
 use crate::event::{Event, Who};
 use crate::model::network::CLIENTS;
 use crate::model::zookeeper::Write;
-use crate::scenario::{Fault, LEADER, Moment, Planned, Strike};
+use crate::scenario::{Edit, Fault, LEADER, Moment, Planned, Strike};
 use crate::time::Span;
 use crate::world::World;
 
@@ -31,13 +31,37 @@ impl Fault {
             Self::RestartPostgres(host) => Self::RestartPostgres(aim(host)),
             Self::Reinitialize(host) => Self::Reinitialize(aim(host)),
             Self::StartFails(host) => Self::StartFails(aim(host)),
+            Self::SlowRecovery(host) => Self::SlowRecovery(aim(host)),
+            Self::LoseZooKeeper(host) => Self::LoseZooKeeper(aim(host)),
+            Self::DiskFails(host, disk) => Self::DiskFails(aim(host), disk),
             Self::KillServer(_)
             | Self::Elect
             | Self::Switchover(_)
             | Self::Pause
             | Self::RewindFails(_)
+            | Self::StopEnsemble
+            | Self::Failover(_)
+            | Self::Scheduled(_)
+            | Self::Edit(_)
             | Self::Ambush(..) => self,
         }
+    }
+}
+
+fn edited(edit: Edit, settings: &ClusterSettings) -> ClusterSettings {
+    let settings = settings.clone();
+    match edit {
+        Edit::Synchrony => {
+            let synchrony = match settings.synchrony {
+                Synchrony::Off => Synchrony::Off,
+                Synchrony::Named => Synchrony::Quorum,
+                Synchrony::Quorum => Synchrony::Named,
+            };
+            ClusterSettings { synchrony, ..settings }
+        }
+        Edit::SyncCount(sync_count) => ClusterSettings { sync_count, ..settings },
+        Edit::Strict => ClusterSettings { strict: !settings.strict && settings.is_synchronous(), ..settings },
+        Edit::Failsafe => ClusterSettings { failsafe: !settings.failsafe, ..settings },
     }
 }
 
@@ -139,6 +163,45 @@ impl World {
             }
             Fault::RewindFails(host) => self.hosts[host].rewind_fails_until = until,
             Fault::StartFails(host) => self.hosts[host].start_fails_until = until,
+            Fault::SlowRecovery(host) => {
+                self.hosts[host].recovers_until = until;
+                self.kill_postgres(host, "a fault");
+            }
+            Fault::LoseZooKeeper(host) => self.network.cut_zookeeper(host),
+            Fault::StopEnsemble => {
+                for server in 0..self.zk.servers.len() {
+                    self.zk.servers[server].up = false;
+                    self.stop_serving(server);
+                }
+                self.topology_changed();
+            }
+            Fault::DiskFails(host, disk) => {
+                self.hosts[host].disk = disk;
+                self.hosts[host].start_fails_until = until;
+                if self.rng.bool() {
+                    // PANIC: could not write to file "pg_wal/xlogtemp"
+                    self.kill_postgres(host, "its disk takes no writes");
+                }
+            }
+            Fault::Failover(candidate) => {
+                let candidate = Some(self.names[candidate].clone());
+                self.operate(&Write::Ask(FailoverRequest { leader: None, candidate, later: false, version: 0 }));
+            }
+            Fault::Scheduled(candidate) => self.schedule(candidate, true),
+            Fault::Edit(edit) => {
+                if let Some(settings) = self.zk.committed.config.clone() {
+                    self.operate(&Write::Set(edited(edit, &settings)));
+                }
+            }
+        }
+    }
+
+    /// An operator asks for a switchover, later or now.
+    fn schedule(&mut self, candidate: usize, later: bool) {
+        let leader = self.zk.committed.leader.map(|(leader, _)| leader).filter(|leader| *leader != candidate);
+        if let Some(leader) = leader {
+            let (leader, candidate) = (Some(self.names[leader].clone()), Some(self.names[candidate].clone()));
+            self.operate(&Write::Ask(FailoverRequest { leader, candidate, later, version: 0 }));
         }
     }
 
@@ -157,6 +220,22 @@ impl World {
                 self.hosts[host].agent_stopped = false;
                 let boot = self.hosts[host].boot;
                 self.later(Span::millis(50), Event::AgentStart { host, boot });
+            }
+            Fault::LoseZooKeeper(host) => {
+                self.network.heal_zookeeper(host);
+                self.deliver_held();
+            }
+            Fault::StopEnsemble => {
+                for server in 0..self.zk.servers.len() {
+                    self.server_up(server);
+                }
+            }
+            Fault::DiskFails(host, _) => self.hosts[host].disk = pgha_core::observation::Disk::Sound,
+            Fault::Scheduled(candidate) => {
+                let waits = self.zk.committed.failover.as_ref().is_some_and(|request| request.later);
+                if waits {
+                    self.schedule(candidate, false);
+                }
             }
             // An operator who is told that ZooKeeper is away tries again.
             Fault::Pause if !self.set_paused(false) => self.later(Span::millis(500), Event::FaultEnd(index)),
@@ -177,22 +256,32 @@ impl World {
             Moment::SyncRecord => "struck at a change of the synchronous record",
             Moment::Take => "struck after taking the leadership",
             Moment::Stop => "struck at a handover",
+            Moment::Bid => "struck while reaching for the leadership",
         });
         let fault = match strike {
             Strike::Power => Fault::Power(host),
             Strike::Freeze => Fault::Freeze(host),
             Strike::Isolate => Fault::Isolate(host),
             Strike::KillAgent => Fault::KillAgent(host),
+            Strike::LoseZooKeeper => Fault::LoseZooKeeper(host),
         };
         // It goes on as a fault of its own.
         // A process that is killed at the very moment leaves other things behind than one that has a moment more.
-        let longest = if strike == Strike::KillAgent { 4 } else { 400 };
+        let longest = match strike {
+            Strike::LoseZooKeeper => 0,
+            Strike::KillAgent => 4,
+            _ => 400,
+        };
         let at = self.now + self.between(0, longest);
         let lasts = self.between(500, 25_000);
         self.scenario.faults.push(Planned { at, lasts, fault });
         let index = self.scenario.faults.len() - 1;
-        self.queue.push(at, Event::Fault(index));
         self.queue.push(at + lasts, Event::FaultEnd(index));
+        if longest == 0 {
+            self.fault(index);
+        } else {
+            self.queue.push(at, Event::Fault(index));
+        }
     }
 
     /// The links that a fault cuts.

@@ -41,7 +41,7 @@ impl World {
         if !self.hosts[host].guard || !self.hosts[host].on || unguarded {
             return;
         }
-        let now = self.guard_clock(host);
+        let now = self.clock(host);
         let at = &self.hosts[host];
         match at.lease_file {
             Some(record) if now < record.fence_at => {}
@@ -60,11 +60,6 @@ impl World {
         if self.hosts[host].lease_file.is_some() {
             self.arm_guard(host);
         }
-    }
-
-    /// What the guard takes for the time. A clock that stands still with the host is a mutation.
-    fn guard_clock(&self, host: usize) -> Instant {
-        self.clock(host)
     }
 
     pub(crate) fn guard_start(&mut self, host: usize, boot: u32) {
@@ -110,6 +105,8 @@ impl World {
         at.guard = false;
         at.guard_look = None;
         at.lease_file = None;
+        at.promise = None;
+        at.promised_until = Instant::default();
         at.resets_at = None;
         at.frozen_until = Time(0);
         at.pg.server = None;
@@ -133,8 +130,8 @@ impl World {
         at.boot += 1;
         at.guard = true;
         let boot = at.boot;
-        // The clock of a new boot begins anew.
-        at.clock.offset += 1_000_000_000;
+        // The clock of a new boot begins anew; some seconds are gone before anything runs.
+        at.clock.offset = 2000 - (self.now.0 / 1000).cast_signed();
         self.say(|world| format!("{}: the power is on", world.names[host]));
         if host < members {
             let takes = self.between(2000, 6000);
@@ -162,7 +159,7 @@ impl World {
     /// Sends a request for a write, or its answer, over TCP: what is lost is sent again when the link is whole, also after
     /// the sender has given it up.
     pub(crate) fn send(&mut self, from: usize, to: usize, event: Event) {
-        if self.network.is_up(from, to) {
+        if self.passes(from, to, &event) {
             let delay = self.network.delay(from, to, self.now, &mut self.rng);
             self.later(delay, event);
         } else {
@@ -170,14 +167,24 @@ impl World {
         }
     }
 
-    /// A link is whole again: what was held for it arrives.
+    fn passes(&self, from: usize, to: usize, event: &Event) -> bool {
+        let member = match event {
+            Event::Write { forwarded: None, who, .. } | Event::WriteDone { who, .. } => Some(who.host),
+            _ => None,
+        };
+        self.network.is_up(from, to) && member.is_none_or(|member| self.network.has_zookeeper(member))
+    }
+
+    /// A link is whole again.
     pub(crate) fn healed(&mut self, from: usize, to: usize) {
         self.network.heal(from, to);
-        if !self.network.is_up(from, to) {
-            return;
-        }
+        self.deliver_held();
+    }
+
+    /// What was held for links that are whole again arrives.
+    pub(crate) fn deliver_held(&mut self) {
         let held = std::mem::take(&mut self.held);
-        for (source, target, event) in held {
+        for (from, to, event) in held {
             // A member's own connection may have been given up; those between servers stand as long as they serve.
             let connected = match &event {
                 Event::Write { forwarded: None, who, .. } => {
@@ -185,8 +192,8 @@ impl World {
                 }
                 _ => true,
             };
-            if (source, target) != (from, to) {
-                self.held.push((source, target, event));
+            if !self.passes(from, to, &event) {
+                self.held.push((from, to, event));
             } else if connected || self.rng.bool() {
                 // How long a socket that was closed meanwhile goes on trying is up to the kernel.
                 self.reached.mark("late write");

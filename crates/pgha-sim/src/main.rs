@@ -61,13 +61,14 @@ fn one(seed: u64, arguments: &Arguments) -> bool {
         scenario = shrink(&scenario, arguments.mutant);
     }
     println!(
-        "seed {seed}: {} members, {} servers, lease {}, synchronous {}, strict {}, sync_count {}, watchdog {}",
+        "seed {seed}: {} members, {} servers, lease {}, synchrony {:?}, strict {}, sync_count {}, failsafe {}, watchdog {}",
         scenario.members,
         scenario.servers,
         scenario.timing.ttl,
-        scenario.settings.synchronous,
+        scenario.settings.synchrony,
         scenario.settings.strict,
         scenario.settings.sync_count,
+        scenario.settings.failsafe,
         scenario.watchdog
     );
     for fault in &scenario.faults {

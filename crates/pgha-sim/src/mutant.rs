@@ -5,8 +5,9 @@
 use clap::ValueEnum;
 use pgha_core::action::{Action, StartAs};
 use pgha_core::decide::Decision;
-use pgha_core::observation::{Dcs, Initialize, Observation, Postgres, Role};
+use pgha_core::observation::{Dcs, Initialize, Observation, Postgres, Primary, Role};
 use pgha_core::reason::Reason;
+use pgha_core::sync::Form;
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,6 +46,18 @@ pub enum Mutant {
     ReleaseBeforeStop,
     /// A standby without data makes a new cluster.
     IgnoreInitialize,
+    /// A member forgets the word that it has given.
+    ForgetPromise,
+    /// A primary in failsafe mode makes do with any one promise.
+    PromiseOfOne,
+    /// Who is not in the record of failsafe mode leads all the same.
+    IgnoreFailsafeRecord,
+    /// A candidate counts every voter as behind it.
+    IgnoreQuorum,
+    /// A voter's answer counts however old it is.
+    BelieveOldAnswers,
+    /// A setting counts as applied as soon as a query shows it.
+    BelieveShownSetting,
 }
 
 impl Mutant {
@@ -70,14 +83,31 @@ impl Mutant {
                     cluster.sync.standbys.clear();
                 }
             }
+            Self::ForgetPromise => observation.promise = None,
+            Self::IgnoreFailsafeRecord if observation.lease.is_none() => cluster.failsafe.members.clear(),
+            Self::IgnoreQuorum if observation.lease.is_none() => cluster.sync.quorum = 0,
+            Self::BelieveOldAnswers => {
+                if let Some(peers) = &mut observation.peers {
+                    for peer in peers.positions.values_mut() {
+                        peer.looked = peers.asked;
+                    }
+                }
+            }
+            Self::BelieveShownSetting => {
+                if let Postgres::Running(running) = &mut observation.postgres
+                    && let Role::Primary(primary) = &mut running.role
+                {
+                    primary.checkpointer_settled = true;
+                    show_as_applied(primary);
+                }
+            }
             Self::RecordSyncEarly => {
                 if let Postgres::Running(running) = &mut observation.postgres
                     && let Role::Primary(primary) = &mut running.role
                 {
                     primary.checkpointer_settled = true;
+                    show_as_applied(primary);
                     for sender in &mut primary.senders {
-                        sender.counted = primary.sync_names.contains(&format!("\"{}\"", sender.name));
-                        sender.waited_for = sender.counted;
                         sender.flushed = primary.flushed;
                     }
                 }
@@ -118,5 +148,14 @@ impl Mutant {
             }
             _ => {}
         }
+    }
+}
+
+/// As if every walsender had the setting that a query shows.
+fn show_as_applied(primary: &mut Primary) {
+    let form = if primary.sync_names.starts_with("ANY") { Form::Any } else { Form::First };
+    for sender in &mut primary.senders {
+        let named = primary.sync_names.contains(&format!("\"{}\"", sender.name));
+        sender.named = named.then_some(form);
     }
 }

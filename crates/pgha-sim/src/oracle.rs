@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use pgha_core::observation::FailoverRequest;
+
 use crate::event::{Event, Who};
 use crate::model::network::CLIENTS;
 use crate::model::wal::{BranchId, Position};
@@ -19,6 +21,8 @@ pub struct Oracle {
     pub promised: BTreeMap<BranchId, u64>,
     /// The branch of the newest promotion.
     pub newest: Option<BranchId>,
+    /// Servers that were primary, or about to be, when an operator made somebody else primary.
+    pub passed_over: Vec<Who>,
     /// When the last write was made.
     pub last_written: Time,
     /// When the last write was acknowledged.
@@ -56,6 +60,25 @@ impl Oracle {
 }
 
 impl World {
+    /// An operator made a member primary whatever it has: what it lacks was given up by him.
+    pub(crate) fn forgive(&mut self, winner: usize) {
+        let forced = |it: &FailoverRequest| it.leader.is_none() && it.candidate.as_ref() == Some(&self.names[winner]);
+        if !self.zk.committed.failover.as_ref().is_some_and(forced) {
+            return;
+        }
+        let Some(data) = &self.hosts[winner].pg.data else { return };
+        let (has, wal) = (data.at, &self.wal);
+        let writes =
+            |host: usize| self.hosts[host].pg.server.as_ref().filter(|it| it.promoting.is_some() || it.primary);
+        let passed_over = (0..self.scenario.members).filter(|host| *host != winner);
+        let passed_over = passed_over.filter_map(|host| Some(Who { host, start: writes(host)?.number }));
+        self.oracle.passed_over.extend(passed_over);
+        self.oracle.promised.retain(|branch, lsn| {
+            *lsn = (*lsn).min(wal.common(has, *branch).unwrap_or(0));
+            *lsn > 0
+        });
+    }
+
     /// A client writes one row: mostly to whom its balancer takes for the primary, now and then to anybody.
     pub(crate) fn client(&mut self, client: u32) {
         let again = self.between(300, 1100);

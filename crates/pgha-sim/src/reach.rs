@@ -72,6 +72,8 @@ fn name(action: &Action) -> &'static str {
         Action::RecordCluster { .. } => "RecordCluster",
         Action::WriteSync { .. } => "WriteSync",
         Action::ReserveTimeline { .. } => "ReserveTimeline",
+        Action::WriteFailsafe { .. } => "WriteFailsafe",
+        Action::RenewByPromise { .. } => "RenewByPromise",
         Action::WriteHistory { .. } => "WriteHistory",
         Action::ClearFailover { .. } => "ClearFailover",
         Action::AskPeers(_) => "AskPeers",

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pgha_core::observation::ClusterSettings;
+use pgha_core::observation::{ClusterSettings, Disk, Synchrony};
 use pgha_core::time::Millis;
 use pgha_core::timing::{Profile, Timing};
 
@@ -35,6 +35,8 @@ pub enum Moment {
     Take,
     /// A primary is stopped to hand over.
     Stop,
+    /// A member is about to send for the leadership.
+    Bid,
 }
 
 /// What an ambush does to its host.
@@ -48,6 +50,8 @@ pub enum Strike {
     Isolate,
     /// Its agent is killed.
     KillAgent,
+    /// What it sends to ZooKeeper waits in its sockets.
+    LoseZooKeeper,
 }
 
 /// Something that happens to the cluster, for a while.
@@ -99,6 +103,33 @@ pub enum Fault {
     RewindFails(usize),
     /// Postgres does not start for a while.
     StartFails(usize),
+    /// Crash recovery takes as long as this lasts.
+    SlowRecovery(usize),
+    /// A host's processes do not reach ZooKeeper, but everything else.
+    LoseZooKeeper(usize),
+    /// All servers of ZooKeeper are stopped.
+    StopEnsemble,
+    /// A disk takes no writes.
+    DiskFails(usize, Disk),
+    /// An operator makes another member primary, whatever it has.
+    Failover(usize),
+    /// An operator has asked for a switchover at the end of this.
+    Scheduled(usize),
+    /// An operator changes how commits wait, or turns failsafe mode on or off.
+    Edit(Edit),
+}
+
+/// What an operator changes in the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edit {
+    /// Waiting for named standbys becomes a quorum, or the other way round.
+    Synchrony,
+    /// Commits wait for another number of standbys.
+    SyncCount(usize),
+    /// They wait also when there is no standby, or no longer.
+    Strict,
+    /// Failsafe mode.
+    Failsafe,
 }
 
 /// A fault with its time.
@@ -139,6 +170,10 @@ pub struct Scenario {
     pub nofailover: Option<usize>,
     /// This member has greater priorities than the others.
     pub preferred: Option<usize>,
+    /// This member streams from that one.
+    pub relay: Option<(usize, usize)>,
+    /// New members are copied from this one.
+    pub clonefrom: Option<usize>,
     /// Everything that will happen.
     pub faults: Vec<Planned>,
 }
@@ -152,8 +187,8 @@ impl Scenario {
         let profile =
             [Profile::Fast, Profile::Balanced, Profile::Balanced, Profile::Balanced, Profile::Wide][rng.usize(0..5)];
         let synchronous = rng.u8(0..4) != 0;
-        let settings = ClusterSettings {
-            synchronous,
+        let mut settings = ClusterSettings {
+            synchrony: if synchronous { Synchrony::Named } else { Synchrony::Off },
             member_slots_ttl: Millis::from_secs(if rng.bool() { 20 } else { 1800 }),
             maximum_lag_on_syncnode: (rng.u8(0..4) == 0).then_some(500),
             maximum_lag: if rng.bool() { 300 } else { 1 << 20 },
@@ -197,6 +232,37 @@ impl Scenario {
             let lasts = if matches!(fault, Fault::Ambush(..)) { u64::MAX } else { lasts };
             plan(at, lasts, fault);
         }
+        // What was added later is drawn by itself, so that older seeds stay nearly what they were.
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0002);
+        if synchronous && rng.u8(0..3) == 0 {
+            settings.synchrony = Synchrony::Quorum;
+        }
+        settings.failsafe = rng.u8(0..3) == 0;
+        settings.primary_start_timeout = Millis::from_secs([300, 300, 20, 5, 0][rng.usize(0..5)]);
+        settings.primary_stop_timeout = (rng.u8(0..3) == 0).then(|| Millis::from_secs(rng.u64(1..10)));
+        let relay = (members > 2 && rng.u8(0..6) == 0).then(|| (rng.usize(0..members), rng.usize(0..members)));
+        let clonefrom = (members > 2 && rng.u8(0..6) == 0).then(|| rng.usize(0..members));
+        let more = if wanted == 0 { 0 } else { rng.usize(0..4) };
+        for _ in 0..more {
+            let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
+            let lasts = Span(rng.u64(500_000..40_000_000).min(CALM.since(at).0 - 1));
+            faults.push(Planned { at, lasts, fault: newer_fault(&mut rng, members) });
+        }
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0003);
+        if more > 0 && settings.synchrony == Synchrony::Quorum {
+            // A voter has for a moment what the others have not, and the primary is gone before any of them looks again.
+            for _ in 0..2 * more {
+                let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
+                let part = Fault::Part(LEADER, rng.usize(0..members));
+                faults.push(Planned { at, lasts: Span::millis(rng.u64(1000..3000)), fault: part });
+                let at = at + Span::millis(rng.u64(50..1000));
+                faults.push(Planned { at, lasts: Span(1), fault: Fault::KillPostgres(LEADER) });
+            }
+        } else if more == 1 {
+            let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
+            let ambush = Fault::Ambush(Moment::Bid, Strike::LoseZooKeeper);
+            faults.push(Planned { at, lasts: Span(CALM.since(at).0 - 1), fault: ambush });
+        }
         faults.sort_by_key(|planned| planned.at);
         Self {
             seed,
@@ -208,8 +274,15 @@ impl Scenario {
             without_watchdog,
             nofailover,
             preferred,
+            relay: relay.filter(|(member, from)| member != from),
+            clonefrom,
             faults,
         }
+    }
+
+    /// The member that `member` streams from in place of the leader.
+    pub fn relayed(&self, member: usize) -> Option<usize> {
+        self.relay.filter(|(it, _)| *it == member).map(|(_, from)| from)
     }
 
     /// Hosts: enough for members and servers.
@@ -274,6 +347,22 @@ fn fault(rng: &mut fastrand::Rng, members: usize, hosts: usize, servers: usize) 
                     [rng.usize(0..6)];
             Fault::Ambush(moment, [Strike::Power, Strike::Freeze, Strike::Isolate, Strike::KillAgent][rng.usize(0..4)])
         }
+    }
+}
+
+fn newer_fault(rng: &mut fastrand::Rng, members: usize) -> Fault {
+    let member = if rng.bool() { LEADER } else { rng.usize(0..members) };
+    match rng.u8(0..16) {
+        0..=2 => Fault::LoseZooKeeper(member),
+        3..=5 => Fault::StopEnsemble,
+        6..=7 => Fault::DiskFails(member, [Disk::Full, Disk::ReadOnly, Disk::Hung][rng.usize(0..3)]),
+        8 => Fault::Failover(rng.usize(0..members)),
+        9 => Fault::Scheduled(rng.usize(0..members)),
+        10..=11 => Fault::SlowRecovery(member),
+        12 => Fault::Edit(Edit::Synchrony),
+        13 => Fault::Edit(Edit::SyncCount(rng.usize(1..4))),
+        14 => Fault::Edit(Edit::Strict),
+        _ => Fault::Edit(Edit::Failsafe),
     }
 }
 

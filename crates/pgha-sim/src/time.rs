@@ -62,8 +62,8 @@ impl fmt::Display for Time {
 /// `CLOCK_BOOTTIME` of one host: it began somewhere and runs a little too fast or too slow.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    /// What it showed when the history began, in milliseconds.
-    pub offset: u64,
+    /// What it showed when the history began, in milliseconds; negative for a boot that came later.
+    pub offset: i64,
     /// How much it is off, in parts per million.
     pub drift: i64,
 }
@@ -74,12 +74,12 @@ impl Clock {
         // A history is far too short for this to overflow.
         let micros = now.0.cast_signed();
         let shown = micros + micros * self.drift / 1_000_000;
-        Instant(self.offset.wrapping_add_signed(shown / 1000))
+        Instant((self.offset + shown / 1000).max(0).cast_unsigned())
     }
 
     /// The first true time at which it shows `instant` or later.
     pub fn when(&self, instant: Instant) -> Time {
-        let shown = instant.0.saturating_sub(self.offset).cast_signed() * 1000;
+        let shown = (instant.0.cast_signed() - self.offset).max(0) * 1000;
         let guess = shown * 1_000_000 / (1_000_000 + self.drift);
         let mut time = Time(guess.cast_unsigned());
         // Rounding in both directions; at most a millisecond off.

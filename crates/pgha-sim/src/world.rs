@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use pgha_core::lease::Lease;
 use pgha_core::name::NodeName;
+use pgha_core::observation::{Disk, Promise};
 use pgha_core::time::Instant;
 use pgha_core::timing::Timing;
 
@@ -64,6 +65,12 @@ pub struct Host {
     pub guard_look: Option<Time>,
     /// Under `/run`: lost with the power.
     pub lease_file: Option<LeaseRecord>,
+    /// The word of its member not to lead: under `/run` as well.
+    pub promise: Option<Promise>,
+    /// Until then all that might lead have given this member their word not to.
+    pub promised_until: Instant,
+    /// The disk.
+    pub disk: Disk,
     /// The kernel watchdog is armed, and resets the host then.
     pub resets_at: Option<Time>,
     /// Looking at Postgres is slow until then.
@@ -72,6 +79,8 @@ pub struct Host {
     pub rewind_fails_until: Time,
     /// Postgres does not start until then.
     pub start_fails_until: Time,
+    /// Recovery takes until then.
+    pub recovers_until: Time,
     /// Its Postgres.
     pub pg: Postgres,
 }
@@ -136,7 +145,7 @@ impl World {
                 on: true,
                 boot: 1,
                 // Clocks are good to a part in a thousand; the guard interval of the lease is for that.
-                clock: Clock { offset: rng.u64(1000..9_000_000), drift: rng.i64(-1000..=1000) },
+                clock: Clock { offset: rng.u64(1000..9_000_000).cast_signed(), drift: rng.i64(-1000..=1000) },
                 frozen_until: Time(0),
                 thawed: Time(0),
                 agent: None,
@@ -146,10 +155,14 @@ impl World {
                 guard: true,
                 guard_look: None,
                 lease_file: None,
+                promise: None,
+                promised_until: Instant::default(),
+                disk: Disk::Sound,
                 resets_at: None,
                 slow_disk_until: Time(0),
                 rewind_fails_until: Time(0),
                 start_fails_until: Time(0),
+                recovers_until: Time(0),
                 pg: Postgres::default(),
             })
             .collect();
@@ -290,9 +303,11 @@ impl World {
             | Event::WriteDone { who, .. }
             | Event::WriteLate { who, .. }
             | Event::PeersAsked { who, .. }
+            | Event::Promised { who, .. }
             | Event::Goes { who, .. }
             | Event::Job { who, .. }
             | Event::Connect(who) => host(who.host).max(self.hosts[who.host].agent_frozen_until),
+            Event::AskPromise { peer, .. } => host(*peer).max(self.hosts[*peer].agent_frozen_until),
             Event::Read { server, .. }
             | Event::Write { server, .. }
             | Event::Answer { server, .. }
@@ -340,6 +355,8 @@ impl World {
             Event::WriteDone { who, id, done } => self.write_done(who, id, Some(done)),
             Event::WriteLate { who, id } => self.write_done(who, id, None),
             Event::PeersAsked { who, id, asked, since } => self.peers_asked(who, id, &asked, since),
+            Event::AskPromise { who, id, peer, epoch } => self.asked_to_promise(who, id, peer, epoch),
+            Event::Promised { who, id, peer } => self.promised(who, id, peer),
             Event::Goes { who, id } => self.goes_on(who, id),
             Event::Job { who, id, step } => self.job_step(who, id, step),
             Event::Connect(who) => self.connect(who),

@@ -9,9 +9,10 @@ use pgha_sim::scenario::Scenario;
 const ENOUGH: u64 = 3000;
 
 /// What no history reaches, and why that is no gap.
-const UNREACHED: [(&str, &str); 5] = [
+const UNREACHED: [(&str, &str); 6] = [
     ("deposed", "needs a leadership that is lost before its lease: somebody deleted the znode"),
-    ("retaking_leadership", "needs somebody who deletes the znode of the leader"),
+    ("replaying", "needs an archive that standbys replay from"),
+    ("duplicate_name", "needs two hosts of one name"),
     ("restoring_epoch", "needs somebody who deletes the znode of the epoch"),
     ("system_id_mismatch", "needs a data directory of another cluster"),
     ("data_unusable", "needs a data directory that cannot be read"),

@@ -149,6 +149,10 @@ pub(crate) struct Switchover {
     #[arg(long, value_name = "MEMBER", value_parser = node_name)]
     pub(crate) candidate: Option<NodeName>,
 
+    /// Not now but then, as in 2026-01-01T03:00:00+00:00
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+
     /// Do not ask for confirmation
     #[arg(short, long)]
     pub(crate) yes: bool,
@@ -197,9 +201,25 @@ pub(crate) struct Restart {
     #[arg(long)]
     pub(crate) pending: bool,
 
+    /// Only if the member has this role
+    #[arg(long, value_name = "ROLE", value_parser = ["primary", "replica"])]
+    pub(crate) role: Option<String>,
+
+    /// Only if its Postgres is older than this, as in 15.8
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) older_than: Option<String>,
+
     /// How long Postgres may take, as in 90s or 5min
     #[arg(long, value_name = "LENGTH")]
     pub(crate) timeout: Option<Millis>,
+
+    /// Not now but then, as in 2026-01-01T03:00:00+00:00; conditions are looked at when the time has come
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+
+    /// Drop the restart that is scheduled
+    #[arg(long, conflicts_with_all = ["pending", "role", "older_than", "timeout", "at"])]
+    pub(crate) cancel: bool,
 
     /// Do not ask for confirmation
     #[arg(short, long)]

@@ -7,9 +7,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pgha_client::Client;
 use pgha_core::action::{Action, StartAs};
+use pgha_core::config::join_host_port;
 use pgha_core::lsn::{Lsn, Timeline};
-use pgha_core::name::{NodeName, SlotName};
+use pgha_core::name::{Epoch, NodeName, SlotName};
 use pgha_core::observation::{Dcs, JobKind, PeerAnswers, PeerPosition, SyncRecord};
+use pgha_core::time::Millis;
+use pgha_core::wire::rest::FailsafeBody;
 use pgha_core::wire::{self, FailoverRequest, HistoryLine, Status, SyncState, Timelines};
 
 use super::observe::{Seen, upstream};
@@ -29,12 +32,16 @@ pub(super) enum Done {
 }
 
 /// How long another member may take to say how far it is.
-const PEER_DEADLINE: Duration = Duration::from_millis(400);
+pub(super) const PEER_DEADLINE: Duration = Duration::from_millis(400);
 
 impl Agent {
     pub(super) async fn execute(&mut self, action: Action, seen: &Seen) -> anyhow::Result<Done> {
         match action {
             Action::TakeLeadership { version, epoch, initialize } => {
+                let seen = Epoch(epoch.0.saturating_sub(1));
+                if self.lease.is_none() && !self.context.promises.bid(clock::now(), seen) {
+                    anyhow::bail!("this member has just promised not to lead");
+                }
                 self.write(Write::Take { version, epoch, initialize }).await?;
             }
             Action::ReownLeadership { version, epoch } => {
@@ -46,6 +53,10 @@ impl Agent {
             Action::RecordCluster { version, system_id } => self.record_cluster(version, system_id, seen).await?,
             Action::WriteSync { version, record } => self.write_sync(version, &record).await?,
             Action::ReserveTimeline { version, timeline } => self.reserve_timeline(version, timeline, seen).await?,
+            Action::WriteFailsafe { version, failsafe, members } => {
+                self.write_failsafe(version, failsafe, &members, seen).await?;
+            }
+            Action::RenewByPromise { epoch, members } => self.ask_for_promises(epoch, &members).await,
             Action::WriteHistory { version } => self.write_history(version, seen).await?,
             Action::ClearFailover { version, failover } => {
                 let path = self.zookeeper.paths().failover();
@@ -204,6 +215,7 @@ impl Agent {
             "synchronous_mode": bootstrap.synchronous_mode,
             "synchronous_mode_strict": bootstrap.synchronous_mode_strict,
             "synchronous_node_count": bootstrap.synchronous_node_count,
+            "failsafe_mode": bootstrap.failsafe_mode,
             "postgresql": { "use_pg_rewind": true, "use_slots": true, "parameters": bootstrap.parameters },
         });
         match value {
@@ -213,7 +225,8 @@ impl Agent {
     }
 
     async fn write_sync(&mut self, version: i32, record: &SyncRecord) -> anyhow::Result<()> {
-        let state = SyncState { leader: record.leader.clone(), quorum: 0, sync_standby: record.standbys.clone() };
+        let quorum = u32::try_from(record.quorum).unwrap_or(u32::MAX);
+        let state = SyncState { leader: record.leader.clone(), quorum, sync_standby: record.standbys.clone() };
         let path = self.zookeeper.paths().sync();
         self.write_document(version, Document { path, data: state.render(), expect: record.version }).await
     }
@@ -275,18 +288,63 @@ impl Agent {
         let asked = clock::now();
         let answers = names.iter().map(|name| async move {
             let (host, port) = seen.documents.members.get(name)?.api_address()?;
-            let client = Client::new(&format!("{host}:{port}")).ok()?;
-            let status = tokio::time::timeout(PEER_DEADLINE, client.status()).await.ok()?.ok()?;
-            if status.watchdog_failed {
-                // It may not lead, however far it is.
-                return None;
-            }
-            let position = PeerPosition { timeline: status.timeline?, position: status.xlog?.furthest() };
-            Some((name.clone(), position))
+            let client = Client::new(&join_host_port(&host, port)).ok()?;
+            let status = tokio::time::timeout(PEER_DEADLINE, client.pgha()).await.ok()?.ok()?;
+            // It looked so long before it answered, and it answered after it was asked.
+            let looked = asked - Millis(status.looked_ms_ago?);
+            let (timeline, position) = (status.timeline?, status.position?);
+            Some((name.clone(), PeerPosition { timeline, position, looked, can_lead: status.can_lead }))
         });
         let positions = join_all(answers).await.into_iter().flatten().collect();
         tracing::info!(?positions, "asked the other members");
         self.peers = Some(PeerAnswers { asked, positions });
+    }
+
+    async fn write_failsafe(
+        &mut self,
+        version: i32,
+        expect: Option<i32>,
+        members: &BTreeSet<NodeName>,
+        seen: &Seen,
+    ) -> anyhow::Result<()> {
+        let url = |name: &NodeName| seen.documents.members.get(name).map(|member| member.api_url.clone());
+        let record = wire::Failsafe(members.iter().map(|name| (name.clone(), url(name).unwrap_or_default())).collect());
+        let path = self.zookeeper.paths().failsafe();
+        self.write_document(version, Document { path, data: record.render(), expect }).await
+    }
+
+    /// The addresses are those of the last look at ZooKeeper.
+    async fn ask_for_promises(&mut self, epoch: Epoch, members: &BTreeSet<NodeName>) {
+        let asked = clock::now();
+        let published = self.publisher.borrow().clone();
+        let config = &self.context.config;
+        let secrets = &self.context.secrets;
+        let body = FailsafeBody {
+            name: self.settings.me.clone(),
+            conn_url: format!("postgres://{}/postgres", config.postgres.advertise),
+            api_url: format!("http://{}/patroni", config.rest.advertise),
+            epoch: Some(epoch),
+            slots: None,
+        };
+        let (body, published) = (&body, &published);
+        let answers = members.iter().map(|name| async move {
+            let known = published.documents.members.get(name).and_then(wire::Member::api_address);
+            let (host, port) = known.ok_or_else(|| "its address is not known".to_owned())?;
+            let client = Client::new(&join_host_port(&host, port)).map_err(|error| error.to_string())?;
+            let client = client.with_credentials(&secrets.rest_username, &secrets.rest_password);
+            let answer = tokio::time::timeout(PEER_DEADLINE, client.failsafe(body)).await;
+            answer
+                .map_err(|_| format!("no answer within {PEER_DEADLINE:?}"))?
+                .map(drop)
+                .map_err(|error| error.to_string())
+        });
+        let refused: Vec<String> = (members.iter().zip(join_all(answers).await))
+            .filter_map(|(name, answer)| Some(format!("{name}: {}", answer.err()?)))
+            .collect();
+        match self.lease.filter(|lease| lease.epoch == epoch) {
+            Some(lease) if refused.is_empty() => self.extend(lease.promised(asked)),
+            _ => tracing::warn!(?refused, "failsafe mode: not every member promises not to lead"),
+        }
     }
 
     async fn fence(&mut self) -> anyhow::Result<()> {

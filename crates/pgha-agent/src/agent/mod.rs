@@ -22,15 +22,17 @@ use pgha_core::decide::{Memory, Settings, decide};
 use pgha_core::lease::Lease;
 use pgha_core::observation::{EndedJob, PeerAnswers, Request};
 use pgha_core::reason::{Reason, Weight};
+use pgha_core::restart::{self, Conditions, Scheduled};
 use pgha_core::time::{Instant, Millis};
 use pgha_core::timing::Timing;
-use pgha_core::wire::MemberTags;
+use pgha_core::wire::{Member, MemberTags};
 pub(crate) use publish::{Published, pgha_status};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::context::Context;
 use crate::dcs::{DcsError, Known, Write, ZooKeeper};
+use crate::disk::Probe;
 use crate::jobs::Job;
 use crate::lease_file::{LeaseFile, Record};
 use crate::watchdog::Watchdog;
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     Write(Write, oneshot::Sender<Result<(), DcsError>>),
     /// Something for the next decision.
     Request(Request),
+    /// Restart Postgres at a set time, or no longer.
+    Schedule(Option<Scheduled>),
     /// Read the configuration again, as far as Postgres is concerned.
     Reload,
 }
@@ -62,7 +66,9 @@ pub(crate) struct Agent {
     job: Option<Job>,
     ended: Option<EndedJob>,
     peers: Option<PeerAnswers>,
+    disk: Probe,
     request: Option<Request>,
+    scheduled: Option<Scheduled>,
     reload: bool,
     wake: Arc<Notify>,
     publisher: watch::Sender<Arc<Published>>,
@@ -86,7 +92,7 @@ struct Signals {
 }
 
 impl Agent {
-    pub(crate) fn new(context: Arc<Context>) -> (Self, watch::Receiver<Arc<Published>>) {
+    pub(crate) fn new(context: Arc<Context>) -> std::io::Result<(Self, watch::Receiver<Arc<Published>>)> {
         let config = &context.config;
         let timing = config.timing();
         let wake = Arc::new(Notify::new());
@@ -102,6 +108,8 @@ impl Agent {
                 nofailover: tags.nofailover(),
                 failover_priority: tags.failover_priority(),
                 standstill: STANDSTILL,
+                replicatefrom: config.tags.replicatefrom.clone(),
+                nostream: config.tags.nostream,
                 watchdog_required: config.watchdog.mode == pgha_core::config::WatchdogMode::Required,
             },
             memory: Memory::default(),
@@ -115,7 +123,9 @@ impl Agent {
             job: None,
             ended: None,
             peers: None,
+            disk: Probe::begin(&config.postgres.data_dir, timing.ttl)?,
             request: None,
+            scheduled: None,
             reload: false,
             wake,
             publisher,
@@ -125,7 +135,7 @@ impl Agent {
             removal: None,
             context,
         };
-        (agent, published)
+        Ok((agent, published))
     }
 
     /// Runs until the process is told to end.
@@ -175,7 +185,8 @@ impl Agent {
         if std::mem::take(&mut self.reload) {
             self.reload_postgres();
         }
-        let seen = self.observe().await;
+        let mut seen = self.observe().await;
+        self.keep_schedule(&mut seen);
         let decision = decide(&self.settings, &self.memory, &seen.observation);
         self.explain(&decision.reason);
         self.memory = decision.memory;
@@ -239,18 +250,22 @@ impl Agent {
                 Some(lease) => lease.renewed(ack.sent),
                 None => Lease::taken(epoch, ack.sent, &timing),
             };
-            let record = Record { lease, fence_at: lease.fence_at(&timing), postmaster: self.eye.postmaster() };
-            // A lease that the guard does not know of is none.
-            match self.lease_file.write(&record) {
-                Ok(()) => self.lease = Some(lease),
-                Err(error) => {
-                    tracing::error!(%error, "cannot write the lease file; not counting the renewal");
-                    continue;
-                }
-            }
-            if let Some(seconds) = lease.watchdog_seconds(clock::now(), &timing) {
-                self.watchdog.pet(seconds);
-            }
+            self.extend(lease);
+        }
+    }
+
+    /// A lease that holds longer than the last one did.
+    fn extend(&mut self, lease: Lease) {
+        let timing = self.settings.timing;
+        let record = Record { lease, fence_at: lease.fence_at(&timing), postmaster: self.eye.postmaster() };
+        // A lease that the guard does not know of is none.
+        if let Err(error) = self.lease_file.write(&record) {
+            tracing::error!(%error, "cannot write the lease file; not counting the renewal");
+            return;
+        }
+        self.lease = Some(lease);
+        if let Some(seconds) = lease.watchdog_seconds(clock::now(), &timing) {
+            self.watchdog.pet(seconds);
         }
     }
 
@@ -262,7 +277,44 @@ impl Agent {
             }
             Command::Request(request) if self.request != Some(Request::Shutdown) => self.request = Some(request),
             Command::Request(_) => {}
+            Command::Schedule(scheduled) => self.scheduled = scheduled,
             Command::Reload => self.reload = true,
+        }
+    }
+
+    /// Turns a scheduled restart whose time has come into a request, and takes up what an earlier process had scheduled.
+    fn keep_schedule(&mut self, seen: &mut observe::Seen) {
+        if let Some(own) = seen.documents.own_member.as_ref().filter(|own| !own.is_my_session)
+            && self.scheduled.is_none()
+            && seen.observation.namesake.is_none()
+        {
+            let announced = Member::parse(&own.data).ok().and_then(|member| member.scheduled_restart);
+            self.scheduled = announced.as_ref().and_then(Scheduled::announced_before);
+        }
+        let Some(heartbeat) = &seen.heartbeat else { return };
+        let now = jiff::Timestamp::now();
+        let done = |it: &Scheduled| it.started.as_ref().is_some_and(|started| *started != heartbeat.started);
+        if self.scheduled.as_ref().is_some_and(done) {
+            tracing::info!("Postgres was started anew since: dropping the scheduled restart");
+            self.scheduled = None;
+        }
+        let Some(due) = self.scheduled.take_if(|scheduled| scheduled.at.at <= now) else { return };
+        let unmet = match Conditions::of(&due.body) {
+            Ok(conditions) => conditions.unmet(&restart::Member {
+                role: heartbeat.role.word(),
+                version: Some(heartbeat.version),
+                pending: heartbeat.pending_restart,
+            }),
+            Err(_) => Some("conditions that are not understood"),
+        };
+        match unmet {
+            None if self.request.is_none() => {
+                tracing::info!(at = %due.at, "restarting Postgres as scheduled");
+                self.request = Some(Request::Restart);
+                seen.observation.request = self.request;
+            }
+            None => tracing::warn!(at = %due.at, "not restarting Postgres as scheduled: busy with another request"),
+            Some(why) => tracing::warn!(at = %due.at, why, "not restarting Postgres as scheduled"),
         }
     }
 

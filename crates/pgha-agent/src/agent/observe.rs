@@ -4,13 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgha_core::config::Config;
+use pgha_client::Client;
+use pgha_core::config::{Config, join_host_port};
 use pgha_core::lsn::Timeline;
 use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running, Standby};
 use pgha_core::time::Instant;
-use pgha_core::wire::ClusterConfig;
+use pgha_core::wire::{self, ClusterConfig};
 use tokio::sync::Notify;
 
+use super::execute::PEER_DEADLINE;
 use super::{Agent, patience};
 use crate::context::Context;
 use crate::dcs::{Documents, Known, understand};
@@ -25,6 +27,8 @@ pub(super) struct Seen {
     pub(super) observation: Observation,
     pub(super) documents: Documents,
     pub(super) heartbeat: Option<Heartbeat>,
+    /// Just before Postgres was looked at.
+    pub(super) looked: Instant,
 }
 
 /// The view on the local Postgres: a connection, and what is remembered of its postmaster.
@@ -58,6 +62,7 @@ impl Agent {
         let timing = self.settings.timing;
         let left = self.lease.map(|lease| lease.fence_at(&timing).since(clock::now()).duration());
         let deadline = patience(&timing).min(left.filter(|left| !left.is_zero()).unwrap_or(Duration::MAX));
+        let looked = clock::now();
         // At once: neither may make the other late.
         let (read, (mut postgres, heartbeat)) =
             futures_util::future::join(self.zookeeper.read(deadline), self.eye.look()).await;
@@ -79,6 +84,7 @@ impl Agent {
         if let (Some(heartbeat), Postgres::Running(running)) = (&heartbeat, &mut postgres) {
             self.learn_running(heartbeat, running, &documents);
         }
+        let namesake = self.namesake(&documents).await;
         let past = self.context.past().view(self.context.old_data_dir().exists());
         let now = clock::now();
         let observation = Observation {
@@ -93,8 +99,33 @@ impl Agent {
             watchdog: self.watchdog.state(),
             guard_alive: guard::is_alive(&self.context.config.run_dir, now),
             request: self.request,
+            disk: self.disk.state(now),
+            namesake,
+            promise: self.context.promises.current(),
         };
-        Seen { observation, documents, heartbeat }
+        let (settled, epoch) = match &observation.dcs {
+            Dcs::Seen(cluster) => {
+                let mine = cluster.leader.as_ref().is_some_and(|leader| leader.name == self.settings.me);
+                (!mine && !self.zookeeper.is_writing(), Some(cluster.epoch.epoch))
+            }
+            Dcs::Silent { .. } => (false, None),
+        };
+        self.context.promises.looked(&observation, settled, epoch);
+        Seen { observation, documents, heartbeat, looked }
+    }
+
+    /// Another host that has announced itself under this member's name, and answers to it.
+    async fn namesake(&self, documents: &Documents) -> Option<String> {
+        let other = documents.own_member.as_ref().filter(|own| !own.is_my_session)?;
+        let (host, port) = wire::Member::parse(&other.data).ok()?.api_address()?;
+        let address = join_host_port(&host, port);
+        if address == self.context.config.rest.advertise {
+            // What an earlier process of this very member has left.
+            return None;
+        }
+        let client = Client::new(&address).ok()?;
+        let status = tokio::time::timeout(PEER_DEADLINE, client.pgha()).await.ok()?.ok()?;
+        (status.name == self.settings.me).then_some(address)
     }
 
     /// Remembers what stands in for a document that becomes garbage, and reports garbage once.

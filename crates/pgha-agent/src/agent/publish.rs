@@ -1,10 +1,13 @@
 //! What the others see: the member's znode, and the snapshot from which REST answers.
 
 use pgha_core::config::{Config, WatchdogMode};
+use pgha_core::decide::can_lead;
 use pgha_core::lease::Lease;
+use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{Epoch, NodeName, SystemId};
-use pgha_core::observation::{JobKind, Postgres, Watchdog};
+use pgha_core::observation::{JobKind, Postgres, Promise, Watchdog};
 use pgha_core::reason::Reason;
+use pgha_core::restart::Scheduled;
 use pgha_core::time::Instant;
 use pgha_core::timing::Timing;
 use pgha_core::wire::rest::{About, PatroniStatus, Xlog};
@@ -42,6 +45,12 @@ pub(crate) struct Published {
     pub(crate) status: PatroniStatus,
     pub(crate) documents: Documents,
     pub(crate) job: Option<JobKind>,
+    /// How far this member is, and when it looked.
+    pub(crate) position: Option<(Timeline, Lsn, Instant)>,
+    /// Nothing about this member itself keeps it from leading.
+    pub(crate) can_lead: bool,
+    /// What it has promised.
+    pub(crate) promise: Option<Promise>,
 }
 
 /// The last announcement of this member.
@@ -66,6 +75,9 @@ impl Published {
             status: PatroniStatus::bare(MemberState::Starting, MemberRole::Uninitialized),
             documents: Documents::default(),
             job: None,
+            position: None,
+            can_lead: false,
+            promise: None,
         }
     }
 
@@ -90,11 +102,16 @@ impl Agent {
             // As long as the lease holds, silence changes nothing.
             None => self.publisher.borrow().leads,
         };
-        let status = status(config, seen, job, self.watchdog.state());
-        let member = member(config, seen, &status);
+        let mut status = status(config, seen, job, self.watchdog.state());
+        status.scheduled_restart = self.scheduled.as_ref().map(Scheduled::announced);
+        status.failsafe_mode_is_active = matches!(reason, Reason::Failsafe | Reason::Promised { .. });
+        let can_lead = can_lead(&self.settings, &self.memory, observation);
+        let mut member = member(config, seen, &status);
+        member.pgha_cannot_lead = !can_lead;
         // A stop or fence ends it at once, whatever was observed before.
         let ending = matches!(reason, Reason::LeaseOver | Reason::Deposed { .. })
             || (job == Some(JobKind::Stop) && self.context.stopping.load(Ordering::Relaxed));
+        let timeline = status.timeline;
         let documents = match leader {
             Some(_) => seen.documents.clone(),
             None => self.publisher.borrow().documents.clone(),
@@ -116,9 +133,17 @@ impl Agent {
             status,
             documents,
             job,
+            position: seen
+                .heartbeat
+                .as_ref()
+                .zip(timeline)
+                .map(|(it, timeline)| (timeline, xlog(it).furthest(), seen.looked)),
+            can_lead,
+            promise: observation.promise.clone(),
         };
         self.publisher.send_replace(std::sync::Arc::new(published));
-        if leader.is_some() {
+        // Under a name that is another's nothing is announced.
+        if leader.is_some() && observation.namesake.is_none() {
             self.announce(&seen.documents, &member).await;
         }
     }
@@ -250,6 +275,7 @@ fn member(config: &Config, seen: &Seen, status: &PatroniStatus) -> Member {
         role: status.role.clone(),
         version: PATRONI_VERSION.to_owned(),
         proxy_url: None,
+        pgha_cannot_lead: false,
         checkpoint_after_promote: None,
         tags: status.tags.clone(),
         pending_restart: status.pending_restart,
@@ -259,7 +285,7 @@ fn member(config: &Config, seen: &Seen, status: &PatroniStatus) -> Member {
         receive_lsn: None,
         replication_state: status.replication_state.clone(),
         timeline: status.timeline,
-        scheduled_restart: None,
+        scheduled_restart: status.scheduled_restart.clone(),
         pause: status.pause,
         other: serde_json::Map::new(),
     };
@@ -279,6 +305,7 @@ fn member(config: &Config, seen: &Seen, status: &PatroniStatus) -> Member {
 /// For `GET /pgha`.
 pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaStatus {
     let now = clock::now();
+    let promise = published.promise.as_ref().filter(|promise| promise.holds(now));
     let (reason, code, since) = match &published.reason {
         Some((reason, since)) => (reason.to_string(), reason.code(), *since),
         None => ("the agent has just started".to_owned(), "starting", jiff::Timestamp::now()),
@@ -291,5 +318,10 @@ pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaS
         epoch: published.epoch,
         lease_ms: published.lease.filter(|_| published.leads).map(|l| l.fence_at(&published.timing).since(now).0),
         watchdog: published.watchdog.to_owned(),
+        timeline: published.position.map(|(timeline, _, _)| timeline),
+        position: published.position.map(|(_, position, _)| position),
+        looked_ms_ago: published.position.map(|(_, _, looked)| now.since(looked).0),
+        can_lead: published.can_lead,
+        promised: promise.map(|promise| (promise.to.clone(), promise.until.since(now).0)),
     }
 }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use pgha_core::lsn::{Switch, Timeline, TimelineHistory};
 use pgha_core::name::{Epoch, NodeName, SlotName, SystemId};
 use pgha_core::observation::{
-    Cluster, ClusterSettings, EpochRecord, FailoverRequest, History, Initialize, Leader, Member, SyncRecord,
+    Cluster, ClusterSettings, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize, Leader, Member,
+    SyncRecord, Synchrony,
 };
 use pgha_core::wire::{self, ClusterConfig, EpochDoc, MemberRole, MemberState, WireError};
 
@@ -28,6 +29,7 @@ pub(crate) struct RawTree {
     pub(crate) status: Option<Raw>,
     pub(crate) sync: Option<Raw>,
     pub(crate) failover: Option<Raw>,
+    pub(crate) failsafe: Option<Raw>,
     pub(crate) history: Option<Raw>,
     pub(crate) epoch: Option<Raw>,
     pub(crate) timelines: Option<Raw>,
@@ -45,6 +47,7 @@ pub(crate) struct Documents {
     pub(crate) sync: wire::SyncState,
     pub(crate) failover: Option<wire::FailoverRequest>,
     pub(crate) failover_version: Option<i32>,
+    pub(crate) failsafe: wire::Failsafe,
     pub(crate) history: wire::History,
     pub(crate) history_version: Option<i32>,
     pub(crate) timelines: Option<wire::Timelines>,
@@ -113,6 +116,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         .as_ref()
         .and_then(|znode| parse(&mut garbage, &znode.data, wire::FailoverRequest::parse))
         .filter(|request| !request.is_empty());
+    let failsafe = raw.failsafe.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::Failsafe::parse));
     let history = raw.history.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::History::parse));
     let timelines = raw.timelines.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::Timelines::parse));
     let mut members = BTreeMap::new();
@@ -134,6 +138,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         config_version: raw.config.as_ref().map(|znode| znode.version),
         status: status.unwrap_or_default(),
         sync: sync.unwrap_or_default(),
+        failsafe: failsafe.unwrap_or_default(),
         failover_version: raw.failover.as_ref().map(|znode| znode.version),
         history: history.unwrap_or_default(),
         history_version: raw.history.as_ref().map(|znode| znode.version),
@@ -156,6 +161,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         sync: SyncRecord {
             leader: documents.sync.leader.clone(),
             standbys: documents.sync.sync_standby.clone(),
+            quorum: usize::try_from(documents.sync.quorum).unwrap_or(usize::MAX),
             unreadable: sync_garbage,
             version: raw.sync.as_ref().map(|znode| znode.version),
         },
@@ -168,6 +174,10 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
                 version,
             }
         }),
+        failsafe: FailsafeRecord {
+            members: documents.failsafe.0.keys().cloned().collect(),
+            version: raw.failsafe.as_ref().map(|znode| znode.version),
+        },
         members: documents.members.iter().map(|(name, member)| (name.clone(), member_view(member))).collect(),
         retained_slots: documents.status.retain_slots.iter().filter_map(|name| SlotName::parse(name)).collect(),
         optime: documents.status.optime,
@@ -183,14 +193,20 @@ fn parse<T>(garbage: &mut Vec<String>, data: &[u8], parse: fn(&[u8]) -> Result<T
 fn settings(config: &ClusterConfig) -> ClusterSettings {
     let settings = config.settings();
     ClusterSettings {
-        // Quorum commit is served as plain synchronous mode: stricter about who may lead, never laxer.
-        synchronous: settings.synchronous_mode != wire::SynchronousMode::Off,
+        synchrony: match settings.synchronous_mode {
+            wire::SynchronousMode::Off => Synchrony::Off,
+            wire::SynchronousMode::On => Synchrony::Named,
+            wire::SynchronousMode::Quorum => Synchrony::Quorum,
+        },
         strict: settings.synchronous_mode_strict,
         sync_count: usize::try_from(settings.synchronous_node_count.max(1)).unwrap_or(1),
         maximum_lag_on_syncnode: settings.maximum_lag_on_syncnode,
         maximum_lag: settings.maximum_lag_on_failover,
         member_slots_ttl: settings.member_slots_ttl,
+        primary_start_timeout: settings.primary_start_timeout,
+        primary_stop_timeout: Some(settings.primary_stop_timeout).filter(|timeout| timeout.0 > 0),
         paused: settings.pause,
+        failsafe: settings.failsafe_mode,
     }
 }
 
@@ -204,6 +220,10 @@ fn member_view(member: &wire::Member) -> Member {
         nosync: member.tags.nosync(),
         failover_priority: member.tags.failover_priority(),
         sync_priority: member.tags.sync_priority(),
+        replicatefrom: member.tags.replicatefrom().and_then(|name| NodeName::try_from(name).ok()),
+        nostream: member.tags.nostream(),
+        can_lead: !member.pgha_cannot_lead,
+        clonefrom: member.tags.clonefrom(),
     }
 }
 
@@ -251,6 +271,7 @@ mod tests {
                 status: Some(raw(garbage)),
                 sync: Some(raw(garbage)),
                 failover: Some(raw(garbage)),
+                failsafe: Some(raw(garbage)),
                 history: Some(raw(garbage)),
                 epoch: Some(raw(garbage)),
                 timelines: Some(raw(garbage)),

@@ -200,7 +200,7 @@ impl ZooKeeper {
 
     /// Does one write. After [`DcsError::Timeout`] it may still happen; until it is answered no other is begun.
     pub(crate) async fn write(&mut self, write: Write, deadline: Duration) -> Result<(), DcsError> {
-        if self.in_flight.as_ref().is_some_and(|task| !task.is_finished()) {
+        if self.is_writing() {
             return Err(DcsError::InFlight);
         }
         let client = self.client.clone().filter(|client| client.state() == SessionState::SyncConnected);
@@ -237,6 +237,11 @@ impl ZooKeeper {
             self.base_made = false;
         }
         answer.unwrap_or_else(|_| Err(DcsError::Other("the write was abandoned".to_owned())))
+    }
+
+    /// Whether a write has been sent and not been answered.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|task| !task.is_finished())
     }
 
     /// Writes acknowledged since the last call.
@@ -278,6 +283,7 @@ async fn read_tree(client: &Client, paths: &Paths) -> Result<RawTree, Error> {
         paths.status(),
         paths.sync(),
         paths.failover(),
+        paths.failsafe(),
         paths.history(),
         paths.timelines(),
     ];
@@ -295,6 +301,7 @@ async fn read_tree(client: &Client, paths: &Paths) -> Result<RawTree, Error> {
         status: next()?,
         sync: next()?,
         failover: next()?,
+        failsafe: next()?,
         history: next()?,
         timelines: next()?,
         members: names

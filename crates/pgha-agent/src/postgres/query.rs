@@ -6,7 +6,8 @@ use std::time::Duration;
 use pgha_core::config::Config;
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{SlotName, SystemId};
-use pgha_core::observation::{Primary, Sender};
+use pgha_core::observation::{Primary, Sender, Slots};
+use pgha_core::sync::Form;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
 
@@ -32,11 +33,21 @@ pub(crate) enum RoleSeen {
         replayed: Lsn,
         streaming: bool,
         conninfo: String,
-        slots: BTreeSet<SlotName>,
+        slots: Slots,
         checkpoint_pending: bool,
         paused: bool,
         replayed_at: Option<String>,
     },
+}
+
+impl RoleSeen {
+    /// Patroni's word for it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Primary(_) => "primary",
+            Self::Standby { .. } => "replica",
+        }
+    }
 }
 
 /// Why there is no heartbeat.
@@ -102,7 +113,8 @@ SELECT pg_is_in_recovery() AS standby,
        EXISTS (SELECT FROM pg_settings WHERE pending_restart) AS pending_restart,
        coalesce((SELECT wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')
                    FROM pg_stat_activity WHERE backend_type = 'checkpointer'), false) AS checkpointer_settled,
-       ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND (NOT active OR NOT pg_is_in_recovery())) AS slots";
+       ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical') AS slots,
+       ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active) AS idle_slots";
 
 const SENDERS: &str = "
 SELECT coalesce(usename::text, '') AS usename, application_name, client_addr::text AS client_addr,
@@ -203,8 +215,11 @@ fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
     let system_id: i64 = state.try_get("system_id")?;
     let checkpoint_timeline: i32 = state.try_get("checkpoint_timeline")?;
     let replication = senders.iter().map(replication_row).collect::<Result<Vec<_>, _>>()?;
-    let slots: Vec<String> = state.try_get("slots")?;
-    let slots: BTreeSet<SlotName> = slots.iter().filter_map(|name| SlotName::parse(name)).collect();
+    let names = |column: &'static str| -> Result<BTreeSet<SlotName>, QueryError> {
+        let names: Vec<String> = state.try_get(column)?;
+        Ok(names.iter().filter_map(|name| SlotName::parse(name)).collect())
+    };
+    let slots = Slots { all: names("slots")?, idle: names("idle_slots")? };
     let (timeline, role) = if standby {
         let recovery: Option<i32> = state.try_get("recovery_timeline")?;
         let received: Option<i32> = state.try_get("received_timeline")?;
@@ -252,8 +267,11 @@ fn sender(row: &Row) -> Result<Sender, QueryError> {
     Ok(Sender {
         name: row.try_get("application_name")?,
         streaming: row.try_get::<_, String>("state")? == "streaming",
-        counted: matches!(sync_state.as_str(), "sync" | "quorum" | "potential"),
-        waited_for: matches!(sync_state.as_str(), "sync" | "quorum"),
+        named: match sync_state.as_str() {
+            "sync" | "potential" => Some(Form::First),
+            "quorum" => Some(Form::Any),
+            _ => None,
+        },
         flushed: flushed.and_then(|text| text.parse().ok()).unwrap_or(Lsn::INVALID),
     })
 }

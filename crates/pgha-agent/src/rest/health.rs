@@ -2,7 +2,7 @@
 
 use pgha_core::time::{Instant, Millis};
 use pgha_core::wire::rest::Xlog;
-use pgha_core::wire::{MemberRole, MemberState};
+use pgha_core::wire::{MemberRole, MemberState, SynchronousMode};
 
 use crate::agent::Published;
 
@@ -10,12 +10,16 @@ use crate::agent::Published;
 pub(super) fn healthy(published: &Published, now: Instant, path: &str, query: &str) -> Option<bool> {
     let primary = || published.is_primary(now);
     let replica = || is_replica(published, query);
-    let sync = || replica() && published.status.sync_standby;
+    let settings = published.documents.config.as_ref().map(pgha_core::wire::ClusterConfig::settings);
+    let votes = settings.is_some_and(|settings| settings.synchronous_mode == SynchronousMode::Quorum);
+    let sync = || !votes && replica() && published.status.sync_standby;
+    let quorum = || votes && replica() && published.status.sync_standby;
     Some(match path {
-        // Quorum commit is served as plain synchronous mode: no standby is a quorum standby.
-        "" | "/primary" | "/master" | "/read-write" | "/leader" | "/read-only-quorum" => primary(),
+        "" | "/primary" | "/master" | "/read-write" | "/leader" => primary(),
         // This cluster follows no other.
-        "/standby-leader" | "/standby_leader" | "/quorum" => false,
+        "/standby-leader" | "/standby_leader" => false,
+        "/quorum" => quorum(),
+        "/read-only-quorum" => primary() || quorum(),
         "/replica" => replica(),
         "/read-only" => primary() || replica(),
         "/sync" | "/synchronous" => sync(),

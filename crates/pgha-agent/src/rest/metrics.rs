@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use pgha_core::config::Config;
-use pgha_core::wire::MemberRole;
 use pgha_core::wire::rest::Xlog;
+use pgha_core::wire::{MemberRole, SynchronousMode};
 
 use super::health::loop_age;
 use crate::agent::Published;
@@ -23,6 +23,10 @@ pub(super) fn render(config: &Config, published: &Published) -> String {
         }
         None => (0, 0, 0, false),
     };
+    let documents = &published.documents;
+    let settings = documents.config.as_ref().map(pgha_core::wire::ClusterConfig::settings);
+    let failsafe = settings.is_some_and(|settings| settings.failsafe_mode);
+    let quorum = settings.is_some_and(|settings| settings.synchronous_mode == SynchronousMode::Quorum);
     let lease = published.lease.filter(|_| published.leads);
     let lease_left = lease.map_or(0, |lease| lease.fence_at(&published.timing).since(now).0);
     let mut text = String::new();
@@ -30,7 +34,7 @@ pub(super) fn render(config: &Config, published: &Published) -> String {
         ("patroni_postgres_running", "Postgres answers.", flag(published.running)),
         ("patroni_primary", "Postgres accepts writes.", is(MemberRole::Primary)),
         ("patroni_replica", "Postgres is a standby.", is(MemberRole::Replica)),
-        ("patroni_sync_standby", "Commits wait for this standby.", flag(status.sync_standby)),
+        ("patroni_sync_standby", "Commits wait for this standby.", flag(!quorum && status.sync_standby)),
         ("patroni_xlog_location", "Write position of a primary.", location),
         ("patroni_xlog_received_location", "Received position of a standby.", received),
         ("patroni_xlog_replayed_location", "Replayed position of a standby.", replayed),
@@ -38,6 +42,19 @@ pub(super) fn render(config: &Config, published: &Published) -> String {
         ("patroni_postgres_streaming", "The standby streams.", flag(status.replication_state.is_some())),
         ("patroni_postgres_server_version", "Version of Postgres.", u64::from(status.server_version.unwrap_or(0))),
         ("patroni_cluster_unlocked", "Nobody leads.", flag(status.cluster_unlocked)),
+        (
+            "patroni_failsafe_mode_is_active",
+            "ZooKeeper is silent, and failsafe mode bridges that.",
+            flag(status.failsafe_mode_is_active),
+        ),
+        ("patroni_failsafe_mode_enabled", "Failsafe mode is on.", flag(failsafe)),
+        (
+            "patroni_failsafe_member",
+            "A primary in failsafe mode counts on this member.",
+            flag(documents.failsafe.0.contains_key(&config.name)),
+        ),
+        ("patroni_quorum_standby", "This standby has a vote (quorum commit).", flag(quorum && status.sync_standby)),
+        ("pgha_can_lead", "Nothing about this member itself keeps it from leading.", flag(published.can_lead)),
         ("patroni_postgres_timeline", "Timeline.", u64::from(status.timeline.map_or(0, |timeline| timeline.0))),
         ("patroni_dcs_last_seen", "When ZooKeeper was last seen (Unix time).", status.dcs_last_seen.unwrap_or(0)),
         ("patroni_pending_restart", "A changed setting waits for a restart.", flag(status.pending_restart)),

@@ -79,6 +79,8 @@ fn document(api: &Api, published: &Published, path: &str) -> Option<Response> {
         "/patroni" => json(StatusCode::OK, &published.status),
         "/pgha" => json(StatusCode::OK, &pgha_status(published)),
         "/cluster" => json(StatusCode::OK, &cluster(api, published)),
+        "/failsafe" if documents.failsafe.0.is_empty() => StatusCode::BAD_GATEWAY.into_response(),
+        "/failsafe" => json(StatusCode::OK, &documents.failsafe),
         "/history" => json(StatusCode::OK, &documents.history),
         "/config" => match &documents.config {
             Some(config) => json(StatusCode::OK, config.raw()),

@@ -7,12 +7,14 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use pgha_core::observation::Request;
-use pgha_core::wire::rest::{RestartBody, SwitchoverBody};
-use pgha_core::wire::{ClusterConfig, FailoverRequest, IsoTime, MemberState, Paths};
+use pgha_core::restart::{Conditions, Member, Scheduled};
+use pgha_core::wire::rest::{FailsafeBody, RestartBody, SwitchoverBody};
+use pgha_core::wire::{ClusterConfig, FailoverRequest, IsoTime, MemberState, ParseIsoTimeError, Paths};
 use tokio::sync::oneshot;
 
 use super::{Api, json};
 use crate::agent::{Command, Published};
+use crate::clock;
 use crate::dcs::{DcsError, Write};
 
 /// A call may wait this long for a switchover to be complete.
@@ -27,6 +29,8 @@ pub(super) async fn operate(api: &Api, published: &Published, method: &Method, p
         ("POST", "/failover") => switchover(api, published, body, false).await,
         ("DELETE", "/switchover") => cancel_switchover(api, published).await,
         ("POST", "/restart") => restart(api, published, body).await,
+        ("DELETE", "/restart") => cancel_restart(api, published).await,
+        ("POST", "/failsafe") => failsafe(api, published, body),
         ("POST", "/reinitialize") => reinitialize(api, published).await,
         ("POST", "/reload") => file(api, Command::Reload)
             .await
@@ -199,6 +203,29 @@ async fn followed(
     outcome.unwrap_or((StatusCode::SERVICE_UNAVAILABLE, format!("not complete within {SWITCHOVER:?}"))).into_response()
 }
 
+/// A primary without ZooKeeper asks for this member's word not to lead. Answered without the loop: it may be waiting for
+/// ZooKeeper itself.
+fn failsafe(api: &Api, published: &Published, body: &[u8]) -> Response {
+    let asked = match FailsafeBody::parse(body) {
+        Ok(asked) => asked,
+        Err(error) => return bad(error),
+    };
+    let Some(epoch) = asked.epoch else {
+        return bad("without `epoch`, the number of the leadership, nothing is promised");
+    };
+    match api.context.promises.give(asked.name.clone(), epoch, clock::now(), published.timing.ttl) {
+        Ok(()) => {
+            tracing::debug!(to = %asked.name, %epoch, "promised not to lead");
+            let lsn = published.position.map_or(0, |(_, position, _)| position.0);
+            (StatusCode::OK, [("lsn", lsn.to_string())], "Accepted").into_response()
+        }
+        Err(refusal) => {
+            tracing::warn!(to = %asked.name, %epoch, %refusal, "gave no promise not to lead");
+            (StatusCode::INTERNAL_SERVER_ERROR, refusal.to_string()).into_response()
+        }
+    }
+}
+
 async fn cancel_switchover(api: &Api, published: &Published) -> Response {
     match (&published.documents.failover, published.documents.failover_version) {
         (Some(request), Some(version)) if request.scheduled_at.is_some() => {
@@ -218,16 +245,17 @@ async fn restart(api: &Api, published: &Published, body: &[u8]) -> Response {
         Ok(asked) => asked,
         Err(error) => return bad(error),
     };
-    if asked.schedule.is_some() || asked.postgres_version.is_some() {
-        return bad(
-            "scheduled and version-bound restarts are not supported; leave `schedule` and `postgres_version` out",
-        );
+    let conditions = match Conditions::of(&asked) {
+        Ok(conditions) => conditions,
+        Err(error) => return bad(error),
+    };
+    if let Some(text) = asked.schedule.clone() {
+        return schedule_restart(api, published, asked, &text).await;
     }
-    if asked.role.as_deref().is_some_and(|role| role != published.status.role.as_str()) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "restart conditions are not satisfied: role").into_response();
-    }
-    if asked.restart_pending && !published.status.pending_restart {
-        return (StatusCode::SERVICE_UNAVAILABLE, "restart conditions are not satisfied: no restart is pending")
+    let status = &published.status;
+    let member = Member { role: status.role.as_str(), version: status.server_version, pending: status.pending_restart };
+    if let Some(why) = conditions.unmet(&member) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("restart conditions are not satisfied: {why}"))
             .into_response();
     }
     let before = published.status.postmaster_start_time.clone();
@@ -250,6 +278,36 @@ async fn restart(api: &Api, published: &Published, body: &[u8]) -> Response {
         Ok(true) => (StatusCode::OK, "restarted successfully").into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "restart failed; see the agent's log").into_response(),
     }
+}
+
+async fn schedule_restart(api: &Api, published: &Published, body: RestartBody, text: &str) -> Response {
+    let at: IsoTime = match text.parse() {
+        Ok(at) => at,
+        Err(error @ ParseIsoTimeError::NoOffset(_)) => return bad(error),
+        Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
+    };
+    if at.at <= Timestamp::now() {
+        return (StatusCode::UNPROCESSABLE_ENTITY, "Cannot schedule restart in the past").into_response();
+    }
+    if published.status.pause {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "Can't schedule restart in the paused state").into_response();
+    }
+    if published.status.scheduled_restart.is_some() {
+        return (StatusCode::CONFLICT, "Another restart is already scheduled").into_response();
+    }
+    let scheduled = Scheduled { at, body, started: published.status.postmaster_start_time.clone() };
+    file(api, Command::Schedule(Some(scheduled)))
+        .await
+        .unwrap_or_else(|| (StatusCode::ACCEPTED, "Restart scheduled").into_response())
+}
+
+async fn cancel_restart(api: &Api, published: &Published) -> Response {
+    if published.status.scheduled_restart.is_none() {
+        return (StatusCode::NOT_FOUND, "no restarts are scheduled").into_response();
+    }
+    file(api, Command::Schedule(None))
+        .await
+        .unwrap_or_else(|| (StatusCode::OK, "scheduled restart deleted").into_response())
 }
 
 async fn reinitialize(api: &Api, published: &Published) -> Response {

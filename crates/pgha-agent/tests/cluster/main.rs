@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that cannot go on fails")]
 
+mod topology;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -380,4 +381,105 @@ async fn a_member_is_copied_anew_on_request_and_only_with_the_password() {
         assert!(begun.elapsed() < SOON, "the replaced data directory is still there");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// ZooKeeper is away for several leases: the primary goes on while every member promises not to lead, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn failsafe_mode_bridges_a_silent_zookeeper() {
+    if !world::is_possible() {
+        return;
+    }
+    let (mut world, primary, standby) = two_members().await;
+    world.configure(&primary, serde_json::json!({"failsafe_mode": true})).await;
+    let begun = Instant::now();
+    while world.member(&standby).probe("/failsafe").await != Some(200) {
+        assert!(begun.elapsed() < SOON, "nobody is on record\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let before = world.member(&primary).postmaster();
+    let writer = under_load(&mut world, &primary, |world| world.stop_zookeeper()).await;
+    world.await_reason(&primary, "failsafe", SOON).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(world.await_primary(&[], SOON).await, primary, "{}", world.logs());
+    let why = world.member(&standby).why().await.unwrap();
+    assert!(why.promised.as_ref().is_some_and(|(to, _)| to.as_str() == primary), "{why:?}\n{}", world.logs());
+    // The sessions expire as soon as it goes on: nobody takes the seat before the primary is back in it.
+    world.continue_zookeeper();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(world.await_primary(&[], SOON).await, primary, "{}", world.logs());
+    assert_eq!(world.member(&primary).postmaster(), before, "Postgres was restarted\n{}", world.logs());
+    nothing_lost(&mut world, writer, "ZooKeeper away, failsafe mode").await;
+    // Who does not answer may lead: without its word the lease ends.
+    world.await_reason(&primary, "leading", SOON).await;
+    world.member(&standby).kill_agent();
+    world.stop_zookeeper();
+    let begun = Instant::now();
+    while MemberProcess::is_running(before) {
+        assert!(begun.elapsed() < Duration::from_secs(8), "still running after its lease\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.continue_zookeeper();
+}
+
+/// A primary that would take too long to come back is passed over, also where no commit waits for a standby.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_no_time_to_start_a_dead_postmaster_is_passed_over() {
+    if !world::is_possible() {
+        return;
+    }
+    let (mut world, primary, standby) = two_members().await;
+    world.configure(&primary, serde_json::json!({"synchronous_mode": false, "primary_start_timeout": 0})).await;
+    world.await_async(&primary, SOON).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.member(&primary).kill_postmaster();
+    assert_eq!(world.await_primary(&[&primary], SOON).await, standby);
+    assert!(world.logs().contains("code=\"start_overdue\""), "{}", world.logs());
+    world.await_standbys(&[&primary], SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_comes_at_its_time_and_under_its_conditions() {
+    use pgha_core::wire::rest::RestartBody;
+    if !world::is_possible() {
+        return;
+    }
+    let (mut world, _, standby) = two_members().await;
+    let body = |text: &str| RestartBody::parse(text.as_bytes()).unwrap();
+    let before = world.member(&standby).postmaster();
+    let agent = world.member(&standby).authorized();
+    let refused = agent.restart(&body(r#"{"role":"primary"}"#)).await.unwrap_err();
+    assert!(refused.to_string().contains("host role mismatch"), "{refused}");
+    let at = |seconds: i64| {
+        let time = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+        pgha_core::wire::IsoTime::utc(time).to_string()
+    };
+    let schedule = |seconds: i64| body(&format!(r#"{{"schedule":"{}","postgres_version":"99.0"}}"#, at(seconds)));
+    assert_eq!(agent.restart(&schedule(-5)).await.unwrap_err().status(), Some(422));
+    assert_eq!(agent.restart(&schedule(3600)).await.unwrap().status, 202);
+    let begun = Instant::now();
+    while world.member(&standby).status().await.is_none_or(|status| status.scheduled_restart.is_none()) {
+        assert!(begun.elapsed() < SOON, "not scheduled\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(agent.restart(&schedule(3600)).await.unwrap_err().status(), Some(409));
+    // It outlives the agent.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.member(&standby).kill_agent();
+    world.member(&standby).start();
+    let begun = Instant::now();
+    while agent.cancel_restart().await.is_err() {
+        assert!(begun.elapsed() < SOON, "the schedule was lost\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    while world.member(&standby).status().await.is_none_or(|status| status.scheduled_restart.is_some()) {
+        assert!(begun.elapsed() < SOON, "still scheduled\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(agent.restart(&schedule(2)).await.unwrap().status, 202);
+    let begun = Instant::now();
+    while [None, before].contains(&world.member(&standby).postmaster()) {
+        assert!(begun.elapsed() < SOON, "not restarted\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.await_standbys(&[&standby], SOON).await;
 }

@@ -76,7 +76,12 @@ impl World {
 
     /// A member with its own directories; not started yet.
     pub(crate) fn add(&mut self, name: &str) {
-        let dir = self.dir.path().join(name);
+        self.add_as(name, name, "");
+    }
+
+    /// A member in the directory `place`, with more in its configuration.
+    pub(crate) fn add_as(&mut self, name: &str, place: &str, more: &str) {
+        let dir = self.dir.path().join(place);
         for part in ["", "state", "run"] {
             fs::create_dir_all(dir.join(part)).unwrap();
             give_to_postgres(&dir.join(part));
@@ -115,6 +120,7 @@ impl World {
             path = "{archive}"
             [watchdog]
             mode = "off"
+            {more}
             "#,
             zk = self.zookeeper_port,
             archive = self.dir.path().join("archive").display(),
@@ -125,7 +131,7 @@ impl World {
              rest_username = \"admin\"\nrest_password = \"rest\"\n"
         );
         fs::write(dir.join("secrets.toml"), secrets).unwrap();
-        self.members.push(MemberProcess { name: name.to_owned(), dir, rest_port, postgres_port, agent: None });
+        self.members.push(MemberProcess { name: place.to_owned(), dir, rest_port, postgres_port, agent: None });
     }
 
     pub(crate) fn member(&mut self, name: &str) -> &mut MemberProcess {
@@ -178,6 +184,23 @@ impl World {
             assert!(begun.elapsed() < patience, "no synchronous standby within {patience:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until a member says that its last decision was for this reason.
+    pub(crate) async fn await_reason(&self, name: &str, code: &str, patience: Duration) {
+        let begun = Instant::now();
+        let member = self.members.iter().find(|member| member.name == name).unwrap();
+        while member.why().await.is_none_or(|why| why.code != code) {
+            assert!(begun.elapsed() < patience, "{name} is not {code}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Changes cluster-wide settings, through `name`.
+    pub(crate) async fn configure(&self, name: &str, patch: serde_json::Value) {
+        let member = self.members.iter().find(|member| member.name == name).unwrap();
+        let serde_json::Value::Object(patch) = patch else { panic!("not an object") };
+        member.authorized().patch_config(&patch).await.unwrap();
     }
 
     async fn await_all(&self, names: &[&str], patience: Duration, what: &str, is: impl Fn(&PatroniStatus) -> bool) {
@@ -296,6 +319,7 @@ impl MemberProcess {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         let _ = fs::remove_file(self.dir.join("run/lease.json"));
+        let _ = fs::remove_file(self.dir.join("run/promise.json"));
         let _ = fs::remove_file(self.dir.join("run/guard"));
     }
 

@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use super::{Decision, View, may_accept_writes};
+use super::{Decision, View};
 use crate::action::Action;
 use crate::observation::{Cluster, Dcs, Postgres};
 use crate::reason::Reason;
 
 /// A Postgres that may accept writes without a lease that holds is stopped at once, whatever else is the case.
 pub(super) fn lease_over(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
-    if may_accept_writes(view.obs) && view.lease().is_none() {
+    if view.obs.may_accept_writes() && view.lease().is_none() {
         let actions = fence(&view);
         return Break(view.say(Reason::LeaseOver, actions));
     }
@@ -31,7 +31,7 @@ fn fence(view: &View<'_>) -> Vec<Action> {
 pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
     let other = cluster.leader.as_ref().map(|leader| &leader.name).filter(|name| *name != view.me());
     let led_since = cluster.epoch.leader.as_ref().filter(|name| *name != view.me());
-    if may_accept_writes(view.obs) {
+    if view.obs.may_accept_writes() {
         let Some(by) = other.or(led_since).cloned() else {
             return Continue(view);
         };
@@ -49,7 +49,7 @@ pub(super) fn stand_down(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
         Dcs::Silent { .. } => view.lease().is_some(),
     };
     let settled = !matches!(view.obs.postgres, Postgres::Starting { .. } | Postgres::Mute { .. });
-    let idle = view.obs.job.is_none() && settled && !may_accept_writes(view.obs);
+    let idle = view.obs.job.is_none() && settled && !view.obs.may_accept_writes();
     if !leads && idle && view.obs.lease.is_some() {
         return Break(view.say(Reason::StandingDown, vec![Action::DisarmWatchdog, Action::ForgetLease]));
     }

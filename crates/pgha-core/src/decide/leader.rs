@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use super::{Decision, View, cluster_settings, may_accept_writes};
+use super::{Decision, View, cluster_settings, topology};
 use crate::action::{Action, StartAs};
 use crate::lsn::Timeline;
 use crate::name::{NodeName, SlotName};
 use crate::observation::{
     Cluster, Control, ControlState, FailoverRequest, Initialize, JobKind, Postgres, Primary, Request, Role, Running,
-    Watchdog,
+    RunningJob, Sender, SyncRecord, Watchdog,
 };
 use crate::reason::Reason;
-use crate::sync::{self, Step};
+use crate::sync::{self, Names, Step};
 use crate::time::Millis;
 
 /// While a setting settles or a standby catches up, look again after this.
@@ -30,7 +30,7 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
             let known = cluster.members.keys().map(NodeName::slot).chain(cluster.retained_slots.iter().cloned());
             // Until a slot is gone it is on record, so that whoever leads next knows whose it was.
             let exists = |slot: &SlotName| match &view.obs.postgres {
-                Postgres::Running(running) => matches!(&running.role, Role::Primary(it) if it.slots.contains(slot)),
+                Postgres::Running(running) => matches!(&running.role, Role::Primary(it) if it.slots.all.contains(slot)),
                 _ => true,
             };
             let retain = known.filter(|slot| exists(slot) || !view.is_given_up(slot, &settings)).collect();
@@ -43,6 +43,36 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
 /// Time until the next renewal is due.
 pub(super) fn until_renewal(view: &View<'_>) -> Millis {
     view.obs.lease.map_or(Millis(0), |lease| (lease.sent + view.timing().heartbeat).since(view.now()))
+}
+
+/// A slow action of a leader that another member should not wait for any longer.
+pub(super) fn overdue(view: &View<'_>, cluster: &Cluster, job: RunningJob) -> Option<Reason> {
+    let settings = cluster_settings(cluster);
+    let lasts = view.now().since(job.since);
+    match job.kind {
+        JobKind::Stop if settings.is_synchronous() => {
+            settings.primary_stop_timeout.filter(|limit| lasts >= *limit).map(|_| Reason::StopOverdue)
+        }
+        JobKind::Start if job.writes => start_is_overdue(view, cluster).then_some(Reason::StartOverdue),
+        _ => None,
+    }
+}
+
+/// Postgres has been coming back for too long, and another member could serve.
+fn start_is_overdue(view: &View<'_>, cluster: &Cluster) -> bool {
+    let settings = cluster_settings(cluster);
+    let down = view.memory.down_since.map(|since| view.now().since(since));
+    !settings.paused && down.is_some_and(|down| down >= settings.primary_start_timeout) && has_heir(view, cluster)
+}
+
+/// Whether another member could take over as things stand.
+fn has_heir(view: &View<'_>, cluster: &Cluster) -> bool {
+    let synchronous = cluster_settings(cluster).is_synchronous();
+    let claimed = cluster.sync.leader.as_ref() == Some(view.me());
+    cluster.members.iter().any(|(name, member)| {
+        let has_all = if synchronous { claimed && cluster.sync.standbys.contains(name) } else { !member.is_primary };
+        name != view.me() && member.is_running && !member.nofailover && member.can_lead && has_all
+    })
 }
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> Decision {
@@ -76,7 +106,7 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> 
 /// The agent was restarted; its old session still owns the znode.
 fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
     // The lease may be one epoch behind: its file is written after the transaction that raised the epoch.
-    if view.lease().is_some() && may_accept_writes(view.obs) {
+    if view.lease().is_some() && view.obs.may_accept_writes() {
         let epoch = cluster.epoch.epoch.next();
         return view.say(Reason::Reowning, vec![Action::ReownLeadership { version: Some(version), epoch }]);
     }
@@ -102,6 +132,9 @@ fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
             Role::Primary(primary) => serving(view, cluster, version, running, primary),
             Role::Standby(_) => promote(view, cluster, version, running.timeline),
         },
+        Postgres::Starting { as_primary: true, .. } if start_is_overdue(&view, cluster) => {
+            view.say(Reason::StartOverdue, vec![Action::Fence])
+        }
         Postgres::Starting { .. } => view.say(Reason::Starting, vec![]),
         Postgres::Mute { since, .. } => {
             let fence = obs.now.since(*since) >= view.timing().ttl;
@@ -127,7 +160,7 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
     let not_after = lease.fence_at(view.timing());
     let start = Action::Start(StartAs::Primary { epoch: lease.epoch, not_after });
     if let Some(request) = due_request(view.me(), cluster).filter(|_| served) {
-        if cluster_settings(cluster).synchronous || control.state == ControlState::ShutDown {
+        if cluster_settings(cluster).is_synchronous() || control.state == ControlState::ShutDown {
             return view.say(Reason::HandedOver, release);
         }
         // It had to be killed: a standby that commits do not wait for may lack the end.
@@ -146,17 +179,21 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
         // Nobody else has data of this cluster: it goes on with the timeline that it has.
         return view.say(Reason::FirstStart, vec![start]);
     }
+    let settings = cluster_settings(cluster);
+    let heir = has_heir(&view, cluster) && !settings.paused;
+    if let Some(disk) = view.failing_disk().filter(|_| heir) {
+        return view.say(Reason::DiskFailing { disk }, release);
+    }
     if !served {
         return view.say(Reason::StartingToLead, vec![Action::Start(StartAs::Standby(None))]);
     }
-    let heir = cluster.sync.standbys.iter().any(|name| {
-        name != view.me() && cluster.members.get(name).is_some_and(|member| member.is_running && !member.nofailover)
-    });
-    let claimed = cluster.sync.leader.as_ref() == Some(view.me());
     let asked = view.obs.request == Some(Request::Restart);
-    if heir && claimed && !asked && !cluster_settings(cluster).paused {
+    if heir && settings.is_synchronous() && !asked {
         // Promotion beats crash recovery, and the standby has every acknowledged commit.
         return view.say(Reason::CrashedHandingOver, release);
+    }
+    if start_is_overdue(&view, cluster) {
+        return view.say(Reason::StartOverdue, release);
     }
     let reason = if asked { Reason::Restarting } else { Reason::CrashedRestarting };
     view.say(reason, vec![start])
@@ -181,18 +218,20 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) 
     };
     let settings = cluster_settings(cluster);
     let mut actions = Vec::new();
-    if settings.synchronous && (cluster.sync.leader.as_ref() != Some(view.me()) || !cluster.sync.standbys.is_empty()) {
+    if settings.is_synchronous()
+        && (cluster.sync.leader.as_ref() != Some(view.me()) || !cluster.sync.standbys.is_empty())
+    {
         // Nobody but me may lead from here on, until a standby has caught up with me.
-        let record = crate::observation::SyncRecord {
+        let record = SyncRecord {
             leader: Some(view.me().clone()),
             standbys: BTreeSet::new(),
+            quorum: 0,
             unreadable: false,
             version: cluster.sync.version,
         };
         actions.push(Action::WriteSync { version, record });
     }
-    let names = if settings.synchronous && settings.strict { sync::names(&[].into(), true) } else { String::new() };
-    actions.push(Action::SetSyncNames(names));
+    actions.push(Action::SetSyncNames(Names::without_standbys(&settings).render()));
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);
     }
@@ -216,6 +255,10 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
     if view.obs.request == Some(Request::Restart) {
         return view.say(Reason::Restarting, vec![Action::Stop { checkpoint: true }]);
     }
+    let view = match failing_disk(view, cluster, primary) {
+        Continue(view) => view,
+        Break(decision) => return decision,
+    };
     let view = match requested(view, cluster, version, primary) {
         Continue(view) => view,
         Break(decision) => return decision,
@@ -225,7 +268,28 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
     if cluster.history.timeline() < running.timeline || begun_by_other {
         return view.say(Reason::RecordingHistory, vec![Action::WriteHistory { version }]);
     }
+    let view = match failsafe(view, cluster, version) {
+        Continue(view) => view,
+        Break(decision) => return decision,
+    };
     housekeeping(view, cluster, version, running, primary)
+}
+
+/// A primary whose disk fails serves nobody for long: another member takes over while it can still be stopped in order.
+fn failing_disk<'a>(view: View<'a>, cluster: &Cluster, primary: &Primary) -> ControlFlow<Decision, View<'a>> {
+    let settings = cluster_settings(cluster);
+    let close = |sender: &Sender| sender.streaming && primary.flushed.ahead_of(sender.flushed) <= settings.maximum_lag;
+    let heir = has_heir(&view, cluster) && (settings.is_synchronous() || primary.senders.iter().any(close));
+    let Some(disk) = view.failing_disk().filter(|_| !settings.paused && heir) else {
+        return Continue(view);
+    };
+    // A clean stop writes, and may never end; where commits wait for a standby it is not needed.
+    let stop = if settings.is_synchronous() || view.backing_off(JobKind::Stop) {
+        Action::Fence
+    } else {
+        Action::Stop { checkpoint: false }
+    };
+    Break(view.say(Reason::DiskFailing { disk }, vec![stop]))
 }
 
 /// The request in `failover`, if it is due and concerns me.
@@ -249,6 +313,13 @@ fn requested<'a>(
     if due_request(view.me(), cluster).is_none() {
         return Break(view.say(Reason::SwitchoverDone, vec![clear]));
     }
+    if view.memory.taken_with == Some(request.version) {
+        let why = match &request.candidate {
+            Some(candidate) => format!("{candidate} did not take over in time"),
+            None => "nobody took over in time".to_owned(),
+        };
+        return Break(view.say(Reason::SwitchoverRefused { why }, vec![clear]));
+    }
     let refused = |view: View<'_>, why: String| view.say(Reason::SwitchoverRefused { why }, vec![clear.clone()]);
     let settings = cluster_settings(cluster);
     let fit = |name: &NodeName| {
@@ -258,7 +329,9 @@ fn requested<'a>(
         let streams = primary.senders.iter().any(|sender| sender.streaming && sender.name == name.as_str());
         if member.nofailover {
             Err(format!("{name} is tagged nofailover"))
-        } else if settings.synchronous && !cluster.sync.standbys.contains(name) {
+        } else if !member.can_lead {
+            Err(format!("{name} cannot lead; `pghactl explain {name}` says why"))
+        } else if settings.is_synchronous() && !cluster.sync.standbys.contains(name) {
             Err(format!("{name} is not a synchronous standby"))
         } else if !streams {
             Err(format!("{name} is not streaming"))
@@ -282,24 +355,28 @@ fn requested<'a>(
     }
 }
 
+/// Keeps the members that may lead on record, or the record empty while failsafe mode is off.
+fn failsafe<'a>(mut view: View<'a>, cluster: &Cluster, version: i32) -> ControlFlow<Decision, View<'a>> {
+    let members: BTreeSet<NodeName> =
+        if cluster_settings(cluster).failsafe { cluster.members.keys().cloned().collect() } else { BTreeSet::new() };
+    if members == cluster.failsafe.members {
+        return Continue(view);
+    }
+    view.memory.electorate.ordered = Some(members.clone());
+    let write = Action::WriteFailsafe { version, failsafe: cluster.failsafe.version, members };
+    Break(view.say(Reason::RecordingFailsafe, vec![write]))
+}
+
 /// Synchronous standbys, slots, and the checkpoint after a promotion.
 fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Decision {
     let settings = cluster_settings(cluster);
     let (step, floor) =
         sync::step(view.me(), &settings, &cluster.sync, primary, &cluster.members, &view.memory.sync_floor);
     view.memory.sync_floor = floor;
-    let listed = |names: &BTreeSet<NodeName>| names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
     let (reason, step_action, settling) = match step {
         Step::Settled => (Reason::Leading, None, false),
         Step::Claim(record) => (Reason::ClaimingSync, Some(Action::WriteSync { version, record }), true),
-        Step::Remove(record, gone) => {
-            let names = listed(&gone);
-            (Reason::RemovingSyncStandby { names }, Some(Action::WriteSync { version, record }), true)
-        }
-        Step::Add(record, new) => {
-            let names = listed(&new);
-            (Reason::AddingSyncStandby { names }, Some(Action::WriteSync { version, record }), true)
-        }
+        Step::Record(record) => (recording(&cluster.sync, &record), Some(Action::WriteSync { version, record }), true),
         Step::SetNames(value) => {
             (Reason::ChangingSyncNames { value: value.clone() }, Some(Action::SetSyncNames(value)), true)
         }
@@ -311,12 +388,19 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     if primary.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
     }
-    let others = cluster.members.keys().filter(|name| *name != view.me()).map(NodeName::slot);
-    let missing: BTreeSet<SlotName> = others.filter(|slot| !primary.slots.contains(slot)).collect();
-    let given_up: BTreeSet<SlotName> =
-        primary.slots.iter().filter(|slot| view.is_given_up(slot, &settings)).cloned().collect();
-    if !given_up.is_empty() {
-        actions.push(Action::DropSlots(given_up));
+    let wanted = topology::slots_of(cluster, view.me(), view.me());
+    let missing: BTreeSet<SlotName> = wanted.difference(&primary.slots.all).cloned().collect();
+    // Of members that stream from others, or from nobody.
+    let elsewhere = |slot: &SlotName| {
+        let mut others = cluster.members.keys().filter(|name| *name != view.me());
+        !wanted.contains(slot) && others.any(|name| name.slot() == *slot)
+    };
+    let unused: BTreeSet<SlotName> = (primary.slots.all.iter().filter(|slot| view.is_given_up(slot, &settings)))
+        .chain(primary.slots.idle.iter().filter(|slot| elsewhere(slot)))
+        .cloned()
+        .collect();
+    if !unused.is_empty() {
+        actions.push(Action::DropSlots(unused));
     }
     // There may be room for them only now.
     if !missing.is_empty() {
@@ -327,4 +411,18 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     }
     let decision = view.say(reason, actions);
     if settling { decision.within(SETTLING) } else { decision }
+}
+
+/// What changes in the record, in the words of an operator.
+fn recording(old: &SyncRecord, new: &SyncRecord) -> Reason {
+    let listed = |names: std::collections::btree_set::Difference<'_, NodeName>| {
+        names.map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+    };
+    let (added, removed) =
+        (listed(new.standbys.difference(&old.standbys)), listed(old.standbys.difference(&new.standbys)));
+    match (added.is_empty(), removed.is_empty()) {
+        (false, _) => Reason::AddingSyncStandby { names: added },
+        (true, false) => Reason::RemovingSyncStandby { names: removed },
+        (true, true) => Reason::ChangingQuorum { quorum: new.quorum },
+    }
 }

@@ -12,6 +12,7 @@
 mod fence;
 mod leader;
 mod standby;
+mod topology;
 mod vacant;
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ use crate::action::Action;
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{NodeName, SlotName};
 use crate::observation::{
-    Cluster, ClusterSettings, Dcs, JobKind, Observation, Outcome, Postgres, Request, Role, Watchdog,
+    Cluster, ClusterSettings, Dcs, Disk, JobKind, Observation, Outcome, Postgres, Request, Role, Watchdog,
 };
 use crate::reason::Reason;
 use crate::rejoin::Rung;
@@ -46,6 +47,10 @@ pub struct Settings {
     pub failover_priority: u32,
     /// A primary must have a working watchdog.
     pub watchdog_required: bool,
+    /// Tag `replicatefrom`: the member to stream from in place of the leader.
+    pub replicatefrom: Option<NodeName>,
+    /// Tag `nostream`: live on the archive alone.
+    pub nostream: bool,
     /// A standby that gets nothing for so long, from a leader that answers, gets nothing at all.
     pub standstill: Millis,
 }
@@ -65,6 +70,9 @@ pub struct Memory {
     pub standstill: Option<Standstill>,
     /// The leader that this was tried with.
     pub tried_with: Option<NodeName>,
+    /// The request that was there when this member last reached for the leadership, by its version: whoever was asked to
+    /// take over has had his turn.
+    pub taken_with: Option<i32>,
     /// The roles that members need are there.
     pub prepared: bool,
     /// A fresh copy was ordered by the operator.
@@ -77,6 +85,35 @@ pub struct Memory {
     pub followed: Option<NodeName>,
     /// Slots of members that are away, and since when they are.
     pub away: BTreeMap<SlotName, Instant>,
+    /// Since when Postgres is down or starting under a leadership that it has served under.
+    pub down_since: Option<Instant>,
+    /// Since when the disk is not sound.
+    pub disk_since: Option<Instant>,
+    /// For a leader in failsafe mode: whom it needs, should ZooKeeper go silent.
+    pub electorate: Electorate,
+}
+
+/// Who might take over from a leader that ZooKeeper does not answer any more.
+///
+/// Only leaders write the record, one write at a time, and ZooKeeper shows a session what it has written itself: what a
+/// leader has seen and what it has ordered since is all that can be there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Electorate {
+    /// Failsafe mode is on.
+    pub on: bool,
+    /// The record as last seen.
+    pub recorded: BTreeSet<NodeName>,
+    /// What was ordered last and not seen since: either may be the one that counts.
+    pub ordered: Option<BTreeSet<NodeName>>,
+}
+
+impl Electorate {
+    /// Everybody who might lead; `None` where that may be anybody.
+    fn everybody(&self) -> Option<BTreeSet<NodeName>> {
+        let ordered = self.ordered.as_ref().unwrap_or(&self.recorded);
+        let known = self.on && !self.recorded.is_empty() && !ordered.is_empty();
+        known.then(|| self.recorded.union(ordered).cloned().collect())
+    }
 }
 
 impl Memory {
@@ -185,6 +222,29 @@ impl View<'_> {
         self.settings.watchdog_required && matches!(self.obs.watchdog, Watchdog::Off | Watchdog::Unusable)
     }
 
+    /// The disk, once it has been unsound for so long that it is no passing thing.
+    fn failing_disk(&self) -> Option<Disk> {
+        let lasts = self.memory.disk_since.is_some_and(|since| self.now().since(since) >= self.timing().heartbeat);
+        (lasts && self.obs.disk != Disk::Sound).then_some(self.obs.disk)
+    }
+
+    /// Why this member may not lead, if it were its turn.
+    fn barred(&self) -> Option<Reason> {
+        if self.settings.nofailover {
+            Some(Reason::NoFailoverTag)
+        } else if self.lacks_watchdog() {
+            Some(Reason::WatchdogRequired)
+        } else if !self.obs.guard_alive {
+            Some(Reason::GuardMissing)
+        } else if let Some(disk) = self.failing_disk() {
+            Some(Reason::DiskFailing { disk })
+        } else if self.backing_off(JobKind::Promote) {
+            Some(Reason::BackingOff { job: JobKind::Promote })
+        } else {
+            None
+        }
+    }
+
     /// Whether a failed action is to be left alone for now.
     fn backing_off(&self, kind: JobKind) -> bool {
         self.memory.backoff.is_some_and(|backoff| backoff.kind == kind && self.now() < backoff.until)
@@ -208,11 +268,17 @@ pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decisi
     }
 }
 
+/// Whether nothing about this member itself keeps it from leading: for others that wait for it to.
+pub fn can_lead(settings: &Settings, memory: &Memory, obs: &Observation) -> bool {
+    View { settings, memory: memory.clone(), obs }.barred().is_none()
+}
+
 /// Each family either decides (`Break`, so that `?` ends the search) or passes the view on; the last one decides.
 fn rules(view: View<'_>) -> ControlFlow<Decision, Infallible> {
     let view = fence::lease_over(view)?;
     let view = fence::stand_down(view)?;
     let view = shutdown(view)?;
+    let view = namesake(view)?;
     let cluster = match &view.obs.dcs {
         Dcs::Silent { .. } => return Break(silence(view)),
         Dcs::Seen(cluster) => cluster.as_ref(),
@@ -271,9 +337,29 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
             })
             .collect();
     }
+    let serves = matches!(&obs.postgres, Postgres::Running(_) | Postgres::Mute { .. });
+    let led = obs.lease.is_some_and(|lease| obs.past.led_in == Some(lease.epoch));
+    memory.down_since = (led && !serves).then(|| memory.down_since.unwrap_or(obs.now));
+    memory.disk_since = (obs.disk != Disk::Sound).then(|| memory.disk_since.unwrap_or(obs.now));
+    if let Dcs::Seen(cluster) = &obs.dcs {
+        memory.electorate = electorate(memory.electorate, &settings.me, cluster);
+    }
     let vacant = matches!(&obs.dcs, Dcs::Seen(cluster) if cluster.leader.is_none());
     memory.vacant_since = vacant.then(|| memory.vacant_since.unwrap_or(obs.now));
     memory
+}
+
+fn electorate(known: Electorate, me: &NodeName, cluster: &Cluster) -> Electorate {
+    match &cluster.leader {
+        Some(leader) if leader.is_my_session => Electorate {
+            on: cluster_settings(cluster).failsafe,
+            ordered: known.ordered.filter(|ordered| *ordered != cluster.failsafe.members),
+            recorded: cluster.failsafe.members.clone(),
+        },
+        // Nobody has led since, so nobody has written it since.
+        None if cluster.epoch.leader.as_ref() == Some(me) => known,
+        _ => Electorate::default(),
+    }
 }
 
 /// The service shall stop: a primary hands over, a standby just stops.
@@ -303,12 +389,28 @@ fn shutdown(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
     })
 }
 
+/// Another host is this member already: what this one wrote would be taken for the other's word.
+fn namesake(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
+    match &view.obs.namesake {
+        Some(at) if !view.obs.may_accept_writes() => {
+            let reason = Reason::DuplicateName { at: at.clone() };
+            Break(view.say(reason, vec![]))
+        }
+        _ => Continue(view),
+    }
+}
+
 /// ZooKeeper does not answer. Nothing is written; [`fence::lease_over`] ends this when the lease does.
 fn silence(view: View<'_>) -> Decision {
     match view.lease().copied() {
-        Some(lease) if may_accept_writes(view.obs) => {
+        Some(lease) if view.obs.may_accept_writes() => {
             let left = lease.fence_at(view.timing()).since(view.now());
-            view.say(Reason::SilentLeading, vec![]).within(left)
+            let Some(mut members) = view.memory.electorate.everybody() else {
+                return view.say(Reason::SilentLeading, vec![]).within(left);
+            };
+            members.remove(view.me());
+            let ask = Action::RenewByPromise { epoch: lease.epoch, members };
+            view.say(Reason::Failsafe, vec![ask]).within(left)
         }
         _ => view.say(Reason::SilentWaiting, vec![]),
     }
@@ -323,6 +425,10 @@ fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>
     }
     let renewal = leader::renewal(&view);
     let wake = leader::until_renewal(&view);
+    if mine && let Some(reason) = leader::overdue(&view, cluster, job) {
+        let actions = renewal.into_iter().chain([Action::CancelJob, Action::Fence]).collect();
+        return Break(view.say(reason, actions));
+    }
     Break(view.say(Reason::Busy { job: job.kind }, renewal).within(wake))
 }
 
@@ -345,7 +451,7 @@ fn wrong_cluster<'a>(mut view: View<'a>, cluster: &Cluster) -> ControlFlow<Decis
         && mine != theirs
     {
         let mut actions = Vec::new();
-        if may_accept_writes(view.obs) {
+        if view.obs.may_accept_writes() {
             actions.push(Action::Fence);
         }
         release(&mut actions);
@@ -368,17 +474,6 @@ fn wrong_cluster<'a>(mut view: View<'a>, cluster: &Cluster) -> ControlFlow<Decis
         return Break(view.say(reason, actions));
     }
     Continue(view)
-}
-
-/// Whether a client could get a write acknowledged by the local Postgres now or in a moment.
-fn may_accept_writes(obs: &Observation) -> bool {
-    obs.job.is_some_and(|job| job.writes)
-        || match &obs.postgres {
-            Postgres::Running(running) => matches!(running.role, Role::Primary(_)),
-            Postgres::Starting { as_primary, .. } => *as_primary,
-            Postgres::Mute { was_primary, .. } => *was_primary,
-            Postgres::NoData | Postgres::Unusable(_) | Postgres::Stopped(_) => false,
-        }
 }
 
 /// The cluster-wide settings; before the first leader has written them, synchronous mode is taken to be off.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decision, Standstill, View, cluster_settings};
+use super::{Decision, Standstill, View, cluster_settings, topology};
 use crate::action::{Action, StartAs};
 use crate::name::{NodeName, SlotName};
 use crate::observation::{Cluster, Control, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
@@ -25,10 +25,11 @@ pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -
         return view.say(Reason::Paused, vec![]);
     }
     let source = cluster.members.get(leader).filter(|member| member.is_primary && member.is_running);
+    let upstream = upstream(&view, cluster, leader);
     let obs = view.obs;
     if view.memory.clone_ordered {
         return match (&obs.postgres, source) {
-            (Postgres::NoData | Postgres::Stopped(_) | Postgres::Unusable(_), Some(_)) => copy(view, leader),
+            (Postgres::NoData | Postgres::Stopped(_) | Postgres::Unusable(_), Some(_)) => copy(view, cluster, leader),
             (Postgres::NoData | Postgres::Stopped(_) | Postgres::Unusable(_), None) => {
                 view.say(Reason::WaitingForLeader { leader: leader.clone() }, vec![])
             }
@@ -41,24 +42,44 @@ pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -
             // Unreachable after the fencing rules; said so that the match is total.
             Role::Primary(_) => view.say(Reason::Deposed { by: leader.clone() }, vec![Action::Fence]),
         },
-        (Postgres::Starting { .. }, Some(_)) if view.memory.followed.as_ref() != Some(leader) => {
+        (Postgres::Starting { .. }, Some(_)) if view.memory.followed != upstream => {
             // It may need WAL that only this leader has to come up at all.
-            view.memory.followed = Some(leader.clone());
-            view.say(Reason::Redirecting { leader: leader.clone() }, vec![Action::Follow(Some(leader.clone()))])
+            redirected(view, leader, upstream)
         }
         (Postgres::Starting { .. }, _) => view.say(Reason::Starting, vec![]),
         (Postgres::Mute { .. }, _) => view.say(Reason::PostgresMute, vec![]),
         (_, None) => view.say(Reason::WaitingForLeader { leader: leader.clone() }, vec![]),
         (Postgres::Stopped(control), Some(source)) => back(view, cluster, leader, source, control),
-        (Postgres::NoData | Postgres::Unusable(_), Some(_)) => copy(view, leader),
+        (Postgres::NoData | Postgres::Unusable(_), Some(_)) => copy(view, cluster, leader),
     }
 }
 
-fn copy(view: View<'_>, leader: &NodeName) -> Decision {
+/// Where this member streams from: by its own tags, which its znode may not show yet.
+fn upstream(view: &View<'_>, cluster: &Cluster, leader: &NodeName) -> Option<NodeName> {
+    let mut cluster = std::borrow::Cow::Borrowed(cluster);
+    let told = |it: &Member| it.nostream == view.settings.nostream && it.replicatefrom == view.settings.replicatefrom;
+    if !cluster.members.get(view.me()).is_some_and(told) {
+        let me = cluster.to_mut().members.entry(view.me().clone()).or_default();
+        me.nostream = view.settings.nostream;
+        me.replicatefrom.clone_from(&view.settings.replicatefrom);
+    }
+    topology::upstream(&cluster, leader, view.me())
+}
+
+fn redirected(mut view: View<'_>, leader: &NodeName, upstream: Option<NodeName>) -> Decision {
+    view.memory.followed.clone_from(&upstream);
+    let reason = Reason::Redirecting { leader: upstream.clone().unwrap_or_else(|| leader.clone()) };
+    view.say(reason, vec![Action::Follow(upstream)])
+}
+
+fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Decision {
     if view.backing_off(JobKind::Clone) {
         return view.say(Reason::BackingOff { job: JobKind::Clone }, vec![]);
     }
-    view.say(Reason::RejoinClone { leader: leader.clone() }, vec![Action::Clone(leader.clone())])
+    // Who failed once from a standby gets its copy from the leader.
+    let failed = view.memory.backoff.is_some_and(|backoff| backoff.kind == JobKind::Clone);
+    let source = if failed { leader.clone() } else { topology::copy_source(cluster, leader, view.me()) };
+    view.say(Reason::RejoinClone { leader: source.clone() }, vec![Action::Clone(source)])
 }
 
 /// A data directory at rest: the rejoin ladder.
@@ -70,15 +91,16 @@ fn back(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Membe
         Plan::AwaitCheckpoint => view.say(Reason::WaitingForCheckpoint { leader: name }, vec![]),
         Plan::Start if view.backing_off(JobKind::Start) => view.say(Reason::BackingOff { job: JobKind::Start }, vec![]),
         Plan::Start => {
-            view.memory.followed = Some(name.clone());
-            let start = Action::Start(StartAs::Standby(Some(name.clone())));
+            let upstream = upstream(&view, cluster, leader);
+            view.memory.followed.clone_from(&upstream);
+            let start = Action::Start(StartAs::Standby(upstream));
             view.say(Reason::RejoinStart { leader: name }, vec![start])
         }
         Plan::Rewind if view.backing_off(JobKind::Rewind) => {
             view.say(Reason::BackingOff { job: JobKind::Rewind }, vec![])
         }
         Plan::Rewind => view.say(Reason::RejoinRewind { leader: name.clone() }, vec![Action::Rewind(name)]),
-        Plan::Clone => copy(view, leader),
+        Plan::Clone => copy(view, cluster, leader),
     }
 }
 
@@ -145,11 +167,16 @@ fn following(
     if parted == Some(true) {
         return view.say(Reason::Diverged { leader: name }, vec![Action::Stop { checkpoint: false }]);
     }
-    if standby.upstream.as_ref() != Some(leader) {
-        view.memory.followed = Some(name.clone());
-        return view.say(Reason::Redirecting { leader: name.clone() }, vec![Action::Follow(Some(name))]);
+    let upstream = upstream(&view, cluster, leader);
+    // Who is counted on stays until another is.
+    let counted_on = standby.streaming
+        && standby.upstream.as_ref() == Some(leader)
+        && cluster_settings(cluster).is_synchronous()
+        && cluster.sync.standbys.contains(view.me());
+    if standby.upstream != upstream && !counted_on {
+        return redirected(view, leader, upstream);
     }
-    if !standby.streaming {
+    if !standby.streaming && upstream.is_some() {
         return standing_still(view, cluster, leader, standby);
     }
     view.memory.climb_to(Rung::Start);
@@ -157,12 +184,24 @@ fn following(
     if view.obs.past.old_data_kept {
         return view.say(Reason::DroppingOldData, vec![Action::RemoveOldData]);
     }
-    // Left from a time as primary. The slots of strangers are none of our business.
-    let left: BTreeSet<SlotName> =
-        cluster.members.keys().map(NodeName::slot).filter(|slot| standby.slots.contains(slot)).collect();
-    let mut actions = if left.is_empty() { vec![] } else { vec![Action::DropSlots(left)] };
+    let wanted = topology::slots_of(cluster, leader, view.me());
+    // Left from a time as primary, or of who streams from elsewhere now. Those of strangers are none of our business.
+    let left: BTreeSet<SlotName> = (cluster.members.keys().map(NodeName::slot))
+        .filter(|slot| standby.slots.idle.contains(slot) && !wanted.contains(slot))
+        .collect();
+    let missing: BTreeSet<SlotName> = wanted.difference(&standby.slots.all).cloned().collect();
+    let mut actions = Vec::new();
+    if !left.is_empty() {
+        actions.push(Action::DropSlots(left));
+    }
+    if !missing.is_empty() {
+        actions.push(Action::CreateSlots(missing));
+    }
     if standby.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
     }
-    view.say(Reason::Following { leader: name }, actions)
+    match upstream {
+        Some(upstream) => view.say(Reason::Following { leader: upstream }, actions),
+        None => view.say(Reason::Replaying, actions),
+    }
 }

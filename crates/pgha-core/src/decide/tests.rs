@@ -10,9 +10,11 @@ use crate::lease::Lease;
 use crate::lsn::{Lsn, Switch, TimelineHistory};
 use crate::name::{Epoch, SystemId};
 use crate::observation::{
-    Control, ControlState, EndedJob, EpochRecord, FailoverRequest, History, Initialize, Leader, Member, Past,
-    PeerAnswers, PeerPosition, Primary, Running, RunningJob, Sender, Standby, SyncRecord, Watchdog,
+    Control, ControlState, EndedJob, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize, Leader, Member,
+    Past, PeerAnswers, PeerPosition, Primary, Promise, Running, RunningJob, Sender, Slots, Standby, SyncRecord,
+    Synchrony, Watchdog,
 };
+use crate::sync::Form;
 
 const NOW: Instant = Instant(1_000_000);
 
@@ -27,6 +29,8 @@ fn settings() -> Settings {
         nofailover: false,
         failover_priority: 1,
         watchdog_required: false,
+        replicatefrom: None,
+        nostream: false,
         standstill: Millis::from_secs(30),
     }
 }
@@ -36,14 +40,8 @@ fn primary() -> Postgres {
         flushed: Lsn(1000),
         sync_names: "\"peer\"".into(),
         checkpointer_settled: true,
-        senders: vec![Sender {
-            name: "peer".into(),
-            streaming: true,
-            counted: true,
-            waited_for: true,
-            flushed: Lsn(1000),
-        }],
-        slots: BTreeSet::from([name("peer").slot()]),
+        senders: vec![Sender { name: "peer".into(), streaming: true, named: Some(Form::First), flushed: Lsn(1000) }],
+        slots: Slots { all: [name("peer").slot()].into(), idle: BTreeSet::new() },
         checkpoint_pending: false,
     };
     running(Role::Primary(primary))
@@ -55,7 +53,7 @@ fn standby() -> Postgres {
         replayed: Lsn(1000),
         streaming: true,
         upstream: Some(name("peer")),
-        slots: BTreeSet::new(),
+        slots: Slots::default(),
         checkpoint_pending: false,
         paused: false,
     };
@@ -87,14 +85,16 @@ fn cluster(leader: Option<&str>) -> Cluster {
         epoch: EpochRecord { epoch: Epoch(3), leader: Some(name(leader.unwrap_or("peer"))), version: Some(2) },
         leader: leader.map(|it| Leader { name: name(it), is_my_session: it == "me" }),
         initialize: Initialize::Done(SystemId(7)),
-        config: Some(ClusterSettings { synchronous: true, ..ClusterSettings::default() }),
+        config: Some(ClusterSettings { synchrony: Synchrony::Named, ..ClusterSettings::default() }),
         sync: SyncRecord {
             leader: Some(name(leader.unwrap_or("peer"))),
             standbys: BTreeSet::from([name(other)]),
+            quorum: 0,
             unreadable: false,
             version: Some(5),
         },
         failover: None,
+        failsafe: FailsafeRecord::default(),
         members: [(name("me"), member(leader == Some("me"))), (name("peer"), member(leader == Some("peer")))].into(),
         retained_slots: BTreeSet::new(),
         optime: Lsn(1000),
@@ -120,6 +120,9 @@ fn observe(cluster: Cluster, postgres: Postgres) -> Observation {
         watchdog: Watchdog::Off,
         guard_alive: true,
         request: None,
+        disk: Disk::Sound,
+        namesake: None,
+        promise: None,
     }
 }
 
@@ -201,7 +204,7 @@ fn rivals_are_asked_and_the_one_ahead_wins() {
     let mut obs = observe(all, standby());
     assert_eq!(said(&obs), ["asking_peers", "AskPeers"]);
     for (position, expected) in [(1001, "peer_ahead"), (1000, "taking_leadership")] {
-        let position = PeerPosition { timeline: Timeline(1), position: Lsn(position) };
+        let position = PeerPosition { timeline: Timeline(1), position: Lsn(position), looked: NOW, can_lead: true };
         obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), position)].into() });
         assert_eq!(said(&obs)[0], expected);
     }
@@ -267,7 +270,7 @@ fn wal_is_kept_for_a_member_that_is_away_but_not_for_ever() {
     if let Postgres::Running(running) = &mut obs.postgres
         && let Role::Primary(primary) = &mut running.role
     {
-        primary.slots.insert(gone.clone());
+        primary.slots.all.insert(gone.clone());
     }
     let retained = |decision: &Decision| {
         decision.actions.iter().find_map(|action| match action {
@@ -297,7 +300,7 @@ fn a_standby_that_gets_nothing_from_a_leader_that_answers_climbs_the_ladder() {
         {
             standby.streaming = false;
         }
-        let position = PeerPosition { timeline: Timeline(1), position: Lsn(2000) };
+        let position = PeerPosition { timeline: Timeline(1), position: Lsn(2000), looked: NOW, can_lead: true };
         let positions = if answers { [(name("peer"), position)].into() } else { BTreeMap::new() };
         obs.peers = Some(PeerAnswers { asked: now, positions });
         let decision = decide(&settings(), rung, &obs);
@@ -512,7 +515,9 @@ prop_compose! {
             1 => Just(Initialize::Absent), 1 => Just(Initialize::Begun),
             5 => Just(Initialize::Done(SystemId(7))), 1 => Just(Initialize::Done(SystemId(8))),
         ],
-        synchronous: bool, strict: bool, paused in proptest::bool::weighted(0.1),
+        synchrony in prop_oneof![Just(Synchrony::Off), Just(Synchrony::Named), Just(Synchrony::Quorum)],
+        strict: bool, failsafe: bool, quorum in 0..3_usize,
+        may_lead in proptest::collection::btree_set(any_name(), 0..4), paused in proptest::bool::weighted(0.1),
         configured in proptest::bool::weighted(0.9),
         sync_leader in proptest::option::of(any_name()),
         standbys in proptest::collection::btree_set(any_name(), 0..3),
@@ -526,9 +531,10 @@ prop_compose! {
             epoch: EpochRecord { epoch: Epoch(3), leader: epoch_leader, version },
             leader: leader.map(|(name, mine)| Leader { is_my_session: mine && name.as_str() == "me", name }),
             initialize,
-            config: configured.then(|| ClusterSettings { synchronous, strict, paused, ..ClusterSettings::default() }),
-            sync: SyncRecord { leader: sync_leader, standbys, unreadable: false, version: Some(1) },
+            config: configured.then(|| ClusterSettings { synchrony, strict, paused, failsafe, ..ClusterSettings::default() }),
+            sync: SyncRecord { leader: sync_leader, standbys, quorum, unreadable: false, version: Some(1) },
             failover: failover.map(|(leader, candidate, later)| FailoverRequest { leader, candidate, later, version: 1 }),
+            failsafe: FailsafeRecord { members: may_lead, version: Some(0) },
             members: members.into_iter().map(|(name, (is_primary, is_running, timeline, pending, nofailover))| {
                 (name, Member {
                     is_primary, is_running, timeline: Some(Timeline(timeline)),
@@ -577,6 +583,8 @@ prop_compose! {
         guard_alive: bool,
         request in proptest::option::weighted(0.2, prop_oneof![
             Just(Request::Shutdown), Just(Request::Reinitialize), Just(Request::Restart)]),
+        disk in prop_oneof![4 => Just(Disk::Sound), 1 => Just(Disk::Full), 1 => Just(Disk::ReadOnly), 1 => Just(Disk::Hung)],
+        promise in proptest::option::weighted(0.3, (1..5_u64, 0..3000_u64)),
     ) -> Observation {
         Observation {
             now: NOW,
@@ -592,11 +600,14 @@ prop_compose! {
             } }),
             peers: peers.map(|positions| PeerAnswers { asked: NOW, positions: positions.into_iter()
                 .map(|(name, (timeline, lsn))| {
-                    (name, PeerPosition { timeline: Timeline(timeline), position: Lsn(lsn) })
+                    (name, PeerPosition { timeline: Timeline(timeline), position: Lsn(lsn), looked: NOW, can_lead: true })
                 }).collect() }),
             watchdog,
             guard_alive,
             request,
+            disk,
+            namesake: None,
+            promise: promise.map(|(epoch, left)| Promise { to: name("peer"), epoch: Epoch(epoch), until: NOW + Millis(left) }),
         }
     }
 }
@@ -612,6 +623,7 @@ fn is_write(action: &Action) -> bool {
             | Action::WriteSync { .. }
             | Action::WriteHistory { .. }
             | Action::ReserveTimeline { .. }
+            | Action::WriteFailsafe { .. }
             | Action::ClearFailover { .. }
     )
 }
@@ -644,9 +656,9 @@ proptest! {
 
         // A Postgres that was killed first accepts no writes either; a start under way may still bring one up.
         let killed = obs.job.is_none() && actions.first() == Some(&Action::Fence);
-        let harmless = !may_accept_writes(&obs) || killed;
+        let harmless = !obs.may_accept_writes() || killed;
 
-        if may_accept_writes(&obs) && lease.is_none() {
+        if obs.may_accept_writes() && lease.is_none() {
             prop_assert!(has(|a| *a == Action::Fence), "writable without a lease, and {actions:?}");
         }
         if matches!(obs.dcs, Dcs::Silent { .. }) {
@@ -660,7 +672,14 @@ proptest! {
                     prop_assert_eq!(*not_after, lease.fence_at(&settings.timing));
                 }
                 Action::Bootstrap => prop_assert!(mine && lease.is_some() && obs.postgres == Postgres::NoData),
-                Action::TakeLeadership { .. } => prop_assert!(nobody, "taken from somebody"),
+                Action::TakeLeadership { .. } => {
+                    prop_assert!(nobody, "taken from somebody");
+                    let Dcs::Seen(cluster) = &obs.dcs else { unreachable!() };
+                    let bound = obs.promise.as_ref().is_some_and(|it| it.holds(NOW) && cluster.epoch.epoch <= it.epoch);
+                    let known = cluster.epoch.leader.is_some() && matches!(cluster.initialize, Initialize::Done(_));
+                    prop_assert!(!(bound && known) || lease.is_some(), "taken against a promise");
+                }
+                Action::RenewByPromise { epoch, .. } => prop_assert_eq!(Some(*epoch), lease.map(|it| it.epoch)),
                 Action::Rewind(_) | Action::Clone(_) => {
                     prop_assert!(!mine, "a leader's data is not to be touched");
                     let at_rest = !matches!(obs.postgres, Postgres::Running(_) | Postgres::Starting { .. });
@@ -675,4 +694,230 @@ proptest! {
         prop_assert!(begun + usize::from(obs.job.is_some()) <= 1, "two jobs at once: {actions:?}");
         prop_assert!(decision.wake <= settings.timing.heartbeat);
     }
+}
+
+fn failsafe_cluster(leader: Option<&str>) -> Cluster {
+    let mut cluster = cluster(leader);
+    cluster.config = Some(ClusterSettings { failsafe: true, ..cluster_settings(&cluster) });
+    cluster.failsafe = FailsafeRecord { members: [name("me"), name("peer")].into(), version: Some(0) };
+    cluster
+}
+
+fn silent(mut obs: Observation) -> Observation {
+    obs.dcs = Dcs::Silent { since: NOW };
+    obs
+}
+
+#[test]
+fn a_primary_without_zookeeper_asks_everybody_who_might_lead() {
+    let seen = observe(failsafe_cluster(Some("me")), primary());
+    let memory = decided(&seen).memory;
+    let decision = decide(&settings(), &memory, &silent(seen));
+    assert_eq!(decision.reason, Reason::Failsafe);
+    assert_eq!(decision.actions, [Action::RenewByPromise { epoch: Epoch(3), members: [name("peer")].into() }]);
+}
+
+#[test]
+fn a_member_that_may_be_on_record_by_now_is_asked_too() {
+    let mut cluster = failsafe_cluster(Some("me"));
+    cluster.members.insert(name("third"), Member::default());
+    let seen = observe(cluster, primary());
+    let decision = decided(&seen);
+    assert_eq!(decision.reason, Reason::RecordingFailsafe);
+    let silent = decide(&settings(), &decision.memory, &silent(seen));
+    let members = [name("peer"), name("third")].into();
+    assert_eq!(silent.actions, [Action::RenewByPromise { epoch: Epoch(3), members }]);
+}
+
+#[test]
+fn who_has_been_ordered_off_the_record_altogether_makes_failsafe_mode_useless() {
+    let mut cluster = failsafe_cluster(Some("me"));
+    cluster.config = Some(ClusterSettings { failsafe: false, ..cluster_settings(&cluster) });
+    let seen = observe(cluster, primary());
+    let decision = decided(&seen);
+    assert!(matches!(&decision.actions[..], [Action::WriteFailsafe { members, .. }] if members.is_empty()));
+    assert_eq!(decide(&settings(), &decision.memory, &silent(seen)).reason, Reason::SilentLeading);
+}
+
+#[test]
+fn a_promise_binds_until_it_ends_or_another_has_led() {
+    let mut obs = observe(failsafe_cluster(None), standby());
+    obs.promise = Some(Promise { to: name("peer"), epoch: Epoch(3), until: NOW + Millis(1) });
+    assert_eq!(said(&obs), ["promised"]);
+    obs.promise = Some(Promise { to: name("peer"), epoch: Epoch(3), until: NOW });
+    assert_eq!(said(&obs), ["taking_leadership", "TakeLeadership"]);
+    obs.promise = Some(Promise { to: name("peer"), epoch: Epoch(2), until: NOW + Millis(1) });
+    assert_eq!(said(&obs), ["taking_leadership", "TakeLeadership"]);
+}
+
+#[test]
+fn whom_a_primary_in_failsafe_mode_does_not_count_on_does_not_lead() {
+    let mut cluster = failsafe_cluster(None);
+    cluster.failsafe.members.remove(&name("me"));
+    assert_eq!(said(&observe(cluster, standby())), ["not_in_failsafe"]);
+    let mut obs = observe(failsafe_cluster(None), standby());
+    obs.now = Instant(5999);
+    assert_eq!(said(&obs), ["just_booted"]);
+}
+
+#[test]
+fn a_quorum_is_counted_in_fresh_answers_of_voters_that_are_not_ahead() {
+    let mut all = cluster(None);
+    all.sync.standbys = [name("me"), name("peer"), name("third")].into();
+    all.sync.quorum = 1;
+    all.sync.leader = Some(name("fourth"));
+    let at =
+        |position, looked| PeerPosition { timeline: Timeline(1), position: Lsn(position), looked, can_lead: false };
+    let memory = Memory { vacant_since: Some(NOW - Millis(200)), ..Memory::default() };
+    let mut obs = observe(all, standby());
+    for (peer, code) in [
+        (at(1000, NOW - Millis(200)), "taking_leadership"),
+        (at(1000, NOW - Millis(201)), "no_quorum"),
+        (at(1001, NOW), "no_quorum"),
+    ] {
+        obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), peer)].into() });
+        assert_eq!(decide(&settings(), &memory, &obs).reason.code(), code, "{peer:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_ahead_and_cannot_lead_is_not_waited_for() {
+    let mut all = cluster(None);
+    all.config = Some(ClusterSettings::default());
+    let ahead = |can_lead| PeerPosition { timeline: Timeline(1), position: Lsn(2000), looked: NOW, can_lead };
+    let mut obs = observe(all, standby());
+    for (can_lead, code) in [(true, "peer_ahead"), (false, "taking_leadership")] {
+        obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), ahead(can_lead))].into() });
+        assert_eq!(said(&obs)[0], code);
+    }
+}
+
+#[test]
+fn a_failing_disk_gives_the_leadership_away_and_does_not_take_it() {
+    let mut obs = observe(cluster(Some("me")), primary());
+    obs.disk = Disk::Full;
+    let memory = Memory { disk_since: Some(NOW - Millis(1000)), ..Memory::default() };
+    let decision = decide(&settings(), &memory, &obs);
+    assert_eq!((decision.reason.code(), decision.actions.last()), ("disk_failing", Some(&Action::Fence)));
+    assert_eq!(said(&obs)[0], "leading", "a moment is no reason");
+    obs.postgres = stopped(ControlState::InProduction);
+    let decision = decide(&settings(), &memory, &obs);
+    assert!(matches!(decision.actions[..], [Action::ReleaseLeadership { .. }, ..]), "{decision:?}");
+    let mut vacant = observe(cluster(None), standby());
+    vacant.disk = Disk::ReadOnly;
+    assert_eq!(decide(&settings(), &memory, &vacant).reason.code(), "disk_failing");
+}
+
+#[test]
+fn without_an_heir_a_failing_disk_is_better_than_nothing() {
+    let mut alone = cluster(Some("me"));
+    alone.members.remove(&name("peer"));
+    let mut obs = observe(alone, primary());
+    obs.disk = Disk::Full;
+    let memory = Memory { disk_since: Some(NOW - Millis(9000)), ..Memory::default() };
+    assert!(!decide(&settings(), &memory, &obs).actions.contains(&Action::Fence));
+}
+
+#[test]
+fn a_start_that_takes_too_long_lets_another_take_over() {
+    let mut all = cluster(Some("me"));
+    all.config = Some(ClusterSettings { primary_start_timeout: Millis::from_secs(60), ..ClusterSettings::default() });
+    let mut obs = observe(all, Postgres::Starting { since: NOW, as_primary: true });
+    obs.job = Some(RunningJob { kind: JobKind::Start, since: NOW - Millis(100), writes: true });
+    let down = |ago| Memory { down_since: Some(NOW - Millis::from_secs(ago)), ..Memory::default() };
+    let begun = decide(&settings(), &down(59), &obs);
+    assert_eq!(begun.reason.code(), "busy");
+    let over = decide(&settings(), &down(60), &obs);
+    assert_eq!((over.reason.code(), &over.actions[..]), ("start_overdue", &[Action::CancelJob, Action::Fence][..]));
+    obs.job = None;
+    obs.postgres = stopped(ControlState::InProduction);
+    assert_eq!(decide(&settings(), &down(59), &obs).reason.code(), "crashed_restarting");
+    let over = decide(&settings(), &down(60), &obs);
+    assert!(matches!(over.actions[..], [Action::ReleaseLeadership { .. }, ..]), "{over:?}");
+}
+
+#[test]
+fn a_stop_that_takes_too_long_is_made_short_where_commits_wait() {
+    let mut all = cluster(Some("me"));
+    let timeout = Some(Millis::from_secs(10));
+    all.config = Some(ClusterSettings { primary_stop_timeout: timeout, ..cluster_settings(&all) });
+    let mut obs = observe(all, primary());
+    for (ago, code) in [(9, "busy"), (10, "stop_overdue")] {
+        obs.job = Some(RunningJob { kind: JobKind::Stop, since: NOW - Millis::from_secs(ago), writes: false });
+        assert_eq!(said(&obs)[0], code);
+    }
+}
+
+#[test]
+fn a_member_whose_name_is_taken_does_nothing() {
+    let mut obs = observe(cluster(None), standby());
+    obs.namesake = Some("10.0.0.9:8008".into());
+    assert_eq!(said(&obs), ["duplicate_name"]);
+}
+
+#[test]
+fn tags_say_where_a_member_streams_from() {
+    let relayed = Settings { replicatefrom: Some(name("third")), ..settings() };
+    let mut all = cluster(Some("peer"));
+    let obs = observe(all.clone(), standby());
+    assert_eq!(decide(&relayed, &Memory::default(), &obs).reason.code(), "following", "commits wait for it");
+    all.sync.standbys.clear();
+    all.members.insert(name("third"), Member { is_running: true, timeline: Some(Timeline(1)), ..Member::default() });
+    let obs = observe(all, standby());
+    let decision = decide(&relayed, &Memory::default(), &obs);
+    assert_eq!(decision.actions, [Action::Follow(Some(name("third")))]);
+    let alone = Settings { nostream: true, ..settings() };
+    assert_eq!(decide(&alone, &Memory::default(), &obs).actions, [Action::Follow(None)]);
+    let mut obs = obs;
+    if let Postgres::Running(running) = &mut obs.postgres
+        && let Role::Standby(standby) = &mut running.role
+    {
+        (standby.upstream, standby.streaming) = (None, false);
+    }
+    assert_eq!(decide(&alone, &Memory::default(), &obs).reason, Reason::Replaying);
+}
+
+#[test]
+fn slots_follow_the_members_that_stream() {
+    let mut all = cluster(Some("me"));
+    let relayed = Member { is_running: true, replicatefrom: Some(name("peer")), ..Member::default() };
+    all.members.insert(name("third"), relayed);
+    let mut obs = observe(all, primary());
+    if let Postgres::Running(running) = &mut obs.postgres
+        && let Role::Primary(primary) = &mut running.role
+    {
+        let third = name("third").slot();
+        primary.slots = Slots { all: [name("peer").slot(), third.clone()].into(), idle: [third].into() };
+    }
+    assert_eq!(decided(&obs).actions, [Action::DropSlots([name("third").slot()].into())]);
+    let mut all = cluster(Some("peer"));
+    let relayed = Member { is_running: true, replicatefrom: Some(name("me")), ..Member::default() };
+    all.members.insert(name("third"), relayed);
+    let standby = observe(all, standby());
+    assert_eq!(decided(&standby).actions, [Action::CreateSlots([name("third").slot()].into())]);
+}
+
+#[test]
+fn a_switchover_that_nobody_took_is_not_tried_again() {
+    let mut all = cluster(Some("me"));
+    all.failover =
+        Some(FailoverRequest { leader: Some(name("me")), candidate: Some(name("peer")), later: false, version: 4 });
+    let obs = observe(all, primary());
+    assert_eq!(said(&obs)[0], "handing_over");
+    let memory = Memory { taken_with: Some(4), ..Memory::default() };
+    let decision = decide(&settings(), &memory, &obs);
+    assert_eq!(decision.reason.code(), "switchover_refused");
+    assert_eq!(decision.actions, [Action::ClearFailover { version: 2, failover: 4 }]);
+}
+
+/// Simulated seed 49993: the position on record was that of the leader before, which had more when it was passed over.
+#[test]
+fn who_led_last_is_not_behind() {
+    let mut all = cluster(None);
+    all.config = Some(ClusterSettings::default());
+    all.members.remove(&name("peer"));
+    all.optime = Lsn(10 << 20);
+    assert_eq!(said(&observe(all.clone(), standby()))[0], "too_far_behind");
+    all.epoch.leader = Some(name("me"));
+    assert_eq!(said(&observe(all, standby()))[0], "taking_leadership");
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decision, View, cluster_settings, may_accept_writes};
+use super::{Decision, View, cluster_settings};
 use crate::action::{Action, StartAs};
 use crate::name::NodeName;
 use crate::observation::{Cluster, Initialize, JobKind, PeerPosition, Postgres, Role, Running, Standby};
 use crate::reason::Reason;
-use crate::time::Millis;
+use crate::time::{Instant, Millis};
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Decision {
-    if may_accept_writes(view.obs) {
+    if view.obs.may_accept_writes() {
         return retake(view, cluster);
     }
     match cluster.initialize {
@@ -40,6 +40,9 @@ fn unmade(view: View<'_>, cluster: &Cluster) -> Decision {
     }
     if view.lacks_watchdog() {
         return view.say(Reason::WatchdogRequired, vec![]);
+    }
+    if let Some(disk) = view.failing_disk() {
+        return view.say(Reason::DiskFailing { disk }, vec![]);
     }
     let take = take(&view, cluster, cluster.initialize == Initialize::Absent);
     match &view.obs.postgres {
@@ -80,19 +83,30 @@ fn made(view: View<'_>, cluster: &Cluster) -> Decision {
 /// A standby and an empty seat.
 fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby) -> Decision {
     let settings = cluster_settings(cluster);
+    // A leadership that began since has ended the one that it was given to.
+    let led_since = |epoch| cluster.epoch.leader.is_some() && cluster.epoch.epoch > epoch;
+    let promise = view.obs.promise.as_ref().filter(|promise| !led_since(promise.epoch));
+    if let Some(promise) = promise.filter(|promise| promise.holds(view.now())) {
+        let reason = Reason::Promised { to: promise.to.clone() };
+        let left = promise.until.since(view.now());
+        return view.say(reason, vec![]).within(left);
+    }
+    if !cluster.failsafe.members.is_empty() {
+        // A promise is lost with the power; it was not given before the host booted.
+        let forgotten = Instant::default() + view.timing().ttl;
+        if view.now() < forgotten {
+            let left = forgotten.since(view.now());
+            return view.say(Reason::JustBooted, vec![]).within(left);
+        }
+        // Whatever the settings say now: a primary that cannot see them goes by what it knew.
+        if !cluster.failsafe.members.contains(view.me()) {
+            return view.say(Reason::NotInFailsafe, vec![]);
+        }
+    }
     let request = cluster.failover.as_ref().filter(|request| !request.later);
     let chosen = request.and_then(|request| request.candidate.as_ref());
-    if view.settings.nofailover {
-        return view.say(Reason::NoFailoverTag, vec![]);
-    }
-    if view.lacks_watchdog() {
-        return view.say(Reason::WatchdogRequired, vec![]);
-    }
-    if !view.obs.guard_alive {
-        return view.say(Reason::GuardMissing, vec![]);
-    }
-    if view.backing_off(JobKind::Promote) {
-        return view.say(Reason::BackingOff { job: JobKind::Promote }, vec![]);
+    if let Some(reason) = view.barred() {
+        return view.say(reason, vec![]);
     }
     if let Some(candidate) = chosen.filter(|candidate| *candidate != view.me()) {
         // It goes first, for as long as a leadership lasts; then anybody fit may.
@@ -104,7 +118,7 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
     // An operator may choose a standby that is not synchronous: a plain failover, not a switchover.
     let forced = chosen == Some(view.me()) && request.is_some_and(|request| request.leader.is_none());
     // Where nobody has claimed the record, no commit ever waited: then the rules of asynchronous mode hold.
-    let synchronous = settings.synchronous && (cluster.sync.leader.is_some() || cluster.sync.unreadable);
+    let synchronous = settings.is_synchronous() && (cluster.sync.leader.is_some() || cluster.sync.unreadable);
     let in_sync = cluster.sync.standbys.contains(view.me()) || cluster.sync.leader.as_ref() == Some(view.me());
     if synchronous && !forced && !in_sync {
         return view.say(Reason::NotSynchronous, vec![]);
@@ -114,11 +128,16 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         let actions = view.checkpoint(cluster.history.timeline()).into_iter().collect();
         return view.say(Reason::StaleTimeline, actions).within(Millis(500));
     }
-    if !synchronous && !forced && cluster.optime.ahead_of(standby.position()) > settings.maximum_lag {
+    // Who led last lacks nothing; the position on record may still be that of the leader before.
+    let led_last = cluster.epoch.leader.as_ref() == Some(view.me());
+    if !synchronous && !forced && !led_last && cluster.optime.ahead_of(standby.position()) > settings.maximum_lag {
         return view.say(Reason::TooFarBehind, vec![]);
     }
+    // Who was the primary has what it acknowledged, and needs nobody to tell.
+    let voted = synchronous && cluster.sync.leader.as_ref() != Some(view.me());
+    let needed = if voted && !forced { cluster.sync.quorum } else { 0 };
     let rivals = rivals(&view, cluster, synchronous && !forced);
-    if !rivals.is_empty() && !forced {
+    if (!rivals.is_empty() || needed > 0) && !forced {
         // As long as asking and one slow turn may take.
         let freshness = Millis(500) + view.timing().heartbeat + view.timing().heartbeat;
         let fresh = view.obs.peers.as_ref().filter(|peers| {
@@ -136,7 +155,7 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
             let may_be = patience && peer.timeline < mine.0 && peer.position > mine.1;
             // Between synchronous standbys more WAL is no more commits: nobody waits for one that does not take over.
             let counts = patience || !synchronous;
-            may_be || (counts && (peer.timeline, peer.position) > mine)
+            peer.can_lead && (may_be || (counts && (peer.timeline, peer.position) > mine))
         };
         let ahead = answers.positions.iter().find(|(name, peer)| rivals.contains(*name) && is_ahead(peer));
         if let Some((peer, _)) = ahead {
@@ -144,25 +163,40 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         }
         let preferred = answers.positions.iter().find(|(name, peer)| {
             rivals.contains(*name)
+                && peer.can_lead
                 && (peer.timeline, peer.position) == mine
                 && cluster.members.get(*name).is_some_and(|it| it.failover_priority > view.settings.failover_priority)
         });
         if let Some((peer, _)) = preferred.filter(|_| patience) {
             return view.say(Reason::PeerPreferred { peer: peer.clone() }, vec![]).within(Millis(500));
         }
+        // The old primary was dead before its leadership was gone: what a voter has got since is all that there is.
+        let gone = view.memory.vacant_since.unwrap_or(view.now());
+        let votes = answers.positions.iter().filter(|(name, voter)| {
+            let behind = voter.timeline <= mine.0 && voter.position <= mine.1 && voter.looked >= gone;
+            behind && *name != view.me() && cluster.sync.standbys.contains(*name)
+        });
+        let votes = votes.count();
+        if votes < needed {
+            return view.say(Reason::NoQuorum { votes, needed }, vec![]).within(Millis(500));
+        }
     }
+    view.memory.taken_with = request.map(|request| request.version);
     let take = take(&view, cluster, false);
     view.say(Reason::TakingLeadership, vec![take])
 }
 
-/// Members that might have more WAL and may lead. In synchronous mode each synchronous standby has every acknowledged
-/// commit, so only they need to be asked: who is alone need not ask anybody.
+/// Members that might have more WAL and may lead, or have a vote. In synchronous mode only those on record need to be
+/// asked: who is alone there need not ask anybody.
 fn rivals(view: &View<'_>, cluster: &Cluster, synchronous: bool) -> BTreeSet<NodeName> {
     cluster
         .members
         .iter()
-        .filter(|(name, member)| *name != view.me() && !member.nofailover)
+        .filter(|(name, member)| *name != view.me() && (synchronous || !member.nofailover))
         .filter(|(name, _)| !synchronous || cluster.sync.standbys.contains(*name))
+        .filter(|(name, _)| {
+            synchronous || cluster.failsafe.members.is_empty() || cluster.failsafe.members.contains(*name)
+        })
         .map(|(name, _)| name.clone())
         .collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::codec::{self, scalar_text, seconds, truth, whole_number};
@@ -27,6 +28,24 @@ pub enum SynchronousMode {
     On,
     /// They wait for any so many of them.
     Quorum,
+}
+
+impl Serialize for SynchronousMode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_bool(false),
+            Self::On => serializer.serialize_bool(true),
+            Self::Quorum => serializer.serialize_str("quorum"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SynchronousMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let wrong = || serde::de::Error::custom(format_args!("expected true, false or \"quorum\", not {value}"));
+        synchronous_mode(&value).ok_or_else(wrong)
+    }
 }
 
 /// What pgha reads in the cluster's settings. A field is the default where the document is silent or wrong.

@@ -59,6 +59,9 @@ pub struct Member {
     /// It has seen that the cluster is paused.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "codec::is_false")]
     pub pause: bool,
+    /// pgha's own: something about it keeps it from leading; `GET /pgha` says what.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "codec::is_false")]
+    pub pgha_cannot_lead: bool,
     /// Keys that pgha does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,

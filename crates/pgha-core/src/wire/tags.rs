@@ -80,11 +80,13 @@ impl From<&Tags> for MemberTags {
             ("noloadbalance", tags.noloadbalance),
             ("clonefrom", tags.clonefrom),
             ("nosync", tags.nosync),
+            ("nostream", tags.nostream),
         ];
         let set = set.into_iter().filter(|(_, on)| *on).map(|(name, on)| (name.to_owned(), Value::Bool(on)));
         let priorities = [("failover_priority", tags.failover_priority), ("sync_priority", tags.sync_priority)];
         let priorities = priorities.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
-        Self(set.chain(priorities).collect())
+        let relay = tags.replicatefrom.iter().map(|name| ("replicatefrom".to_owned(), name.as_str().into()));
+        Self(set.chain(priorities).chain(relay).collect())
     }
 }
 

@@ -1,14 +1,17 @@
 //! Does what was decided, one action at a time, as `pgha-agent/src/agent/execute.rs` does.
 
+use std::collections::BTreeSet;
+
 use pgha_core::action::{Action, StartAs};
 use pgha_core::name::{Epoch, NodeName};
-use pgha_core::observation::{Dcs, History, Initialize, JobKind, Postgres, Role, SyncRecord};
+use pgha_core::observation::{Dcs, History, Initialize, JobKind, Postgres, Promise, Role, SyncRecord};
 
 use super::jobs::Work;
-use super::{Ack, InFlight, Phase};
+use super::{Ack, Asking, InFlight, Phase};
 use crate::event::{Event, Who};
 use crate::model::zookeeper::Write;
 use crate::mutant::Mutant;
+use crate::scenario::Moment;
 use crate::time::Span;
 use crate::world::World;
 
@@ -36,6 +39,14 @@ impl World {
         self.reached.acted(&action);
         match action {
             Action::TakeLeadership { version, epoch, initialize } => {
+                if self.has_promised(who) {
+                    return Done::Failed;
+                }
+                if let Some(agent) = self.agent(who) {
+                    agent.bid = true;
+                    agent.free = false;
+                }
+                self.spring(Moment::Bid, host);
                 self.write(who, Write::Take { version, epoch, initialize }, ack(epoch, true), None)
             }
             Action::ReownLeadership { version, epoch } => {
@@ -64,6 +75,10 @@ impl World {
                 let Some(tree) = self.agent(who).and_then(|agent| agent.seen.clone()) else { return Done::Failed };
                 self.write(who, Write::Reserve { version, expect: tree.history_version, timeline }, None, None)
             }
+            Action::WriteFailsafe { version, failsafe, members } => {
+                self.write(who, Write::Failsafe { version, expect: failsafe, members }, None, None)
+            }
+            Action::RenewByPromise { epoch, members } => self.ask_for_promises(who, epoch, &members),
             Action::WriteHistory { version } => self.write_history(who, version),
             Action::ClearFailover { version, failover } => {
                 self.write(who, Write::ClearFailover { version, failover }, None, None)
@@ -176,6 +191,35 @@ impl World {
             }
             Action::Exit => Done::Exit,
         }
+    }
+
+    /// The word of a member that was given since it last looked.
+    fn has_promised(&self, who: Who) -> bool {
+        let now = self.clock(who.host);
+        let at = &self.hosts[who.host];
+        let seen = at.agent.as_deref().and_then(|agent| agent.seen.as_ref()).map(|tree| tree.epoch.epoch);
+        let binds = |it: &Promise| it.holds(now) && seen.is_none_or(|seen| seen <= it.epoch);
+        !self.is(Mutant::ForgetPromise) && at.lease_file.is_none() && at.promise.as_ref().is_some_and(binds)
+    }
+
+    fn ask_for_promises(&mut self, who: Who, epoch: Epoch, members: &BTreeSet<NodeName>) -> Done {
+        let asked = self.clock(who.host);
+        let left: BTreeSet<usize> = members.iter().filter_map(|name| self.number(name)).collect();
+        let Some(agent) = self.agent(who) else { return Done::Failed };
+        let id = agent.next_id();
+        agent.asking = Some(Asking { id, asked, epoch, left: left.clone() });
+        if left.is_empty() {
+            self.renewed_by_promise(who);
+            return Done::Go;
+        }
+        for peer in left {
+            if self.network.talks(who.host, peer) {
+                let delay = self.network.delay(who.host, peer, self.now, &mut self.rng);
+                self.later(delay, Event::AskPromise { who, id, peer, epoch });
+            }
+        }
+        self.later(PEER_DEADLINE, Event::Goes { who, id });
+        Done::Wait
     }
 
     pub(crate) fn number(&self, name: &NodeName) -> Option<usize> {

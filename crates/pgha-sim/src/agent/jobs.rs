@@ -188,13 +188,15 @@ impl World {
         Step::End(Outcome::Done)
     }
 
-    /// Whether `source` is a primary that `host` can copy from.
-    fn is_source(&self, host: usize, source: usize) -> bool {
+    /// Whether `source` runs where `host` can reach it.
+    fn is_source(&self, host: usize, source: usize, primary: bool) -> bool {
         let at = &self.hosts[source];
         at.on
             && at.frozen_until <= self.now
             && self.network.talks(host, source)
-            && at.pg.server.as_ref().is_some_and(|server| server.writable() && server.stuck_until <= self.now)
+            && at.pg.server.as_ref().is_some_and(|server| {
+                server.life == Life::Running && (server.primary || !primary) && server.stuck_until <= self.now
+            })
     }
 
     fn rewind(&mut self, host: usize, step: u8, source: usize) -> Step {
@@ -202,7 +204,7 @@ impl World {
         if self.hosts[host].pg.past.rewind_unfinished && step == 0 {
             return Step::End(Outcome::Impossible("an earlier pg_rewind was interrupted".to_owned()));
         }
-        if !self.is_source(host, source) {
+        if !self.is_source(host, source, true) {
             if step > 0 {
                 // It has begun to change the directory.
                 return Step::End(Outcome::Impossible("the source went away".to_owned()));
@@ -259,7 +261,7 @@ impl World {
 
     fn copy(&mut self, host: usize, step: u8, source: usize) -> Step {
         invariant::rejoin::check(self, host, source);
-        if !self.is_source(host, source) {
+        if !self.is_source(host, source, false) {
             return failed("the source cannot be reached");
         }
         if step == 0 {

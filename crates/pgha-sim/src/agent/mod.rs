@@ -11,12 +11,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use pgha_core::action::Action;
-use pgha_core::decide::{Memory, Settings, decide};
+use pgha_core::decide::{Memory, Settings, can_lead, decide};
 use pgha_core::lease::Lease;
 use pgha_core::lsn::Timeline;
 use pgha_core::name::Epoch;
 use pgha_core::observation::{
-    EndedJob, JobKind, Member, Observation, Outcome, PeerAnswers, PeerPosition, Postgres, Request, Role, RunningJob,
+    EndedJob, JobKind, Member, Observation, Outcome, PeerAnswers, PeerPosition, Postgres, Promise, Request, Role,
+    RunningJob,
 };
 use pgha_core::reason::{Reason, Weight};
 use pgha_core::time::{Instant, Millis};
@@ -85,8 +86,17 @@ pub struct Published {
     pub writable: bool,
     /// Its lease.
     pub lease: Option<Lease>,
-    /// How far it is.
-    pub position: Option<PeerPosition>,
+    /// How far it is, and when it looked.
+    pub position: Option<(PeerPosition, Time)>,
+}
+
+/// Members are asked for their word.
+#[derive(Debug)]
+struct Asking {
+    id: u32,
+    asked: Instant,
+    epoch: Epoch,
+    left: std::collections::BTreeSet<usize>,
 }
 
 /// How far a read has come.
@@ -115,6 +125,7 @@ pub struct Agent {
     phase: Phase,
     turn: u32,
     turn_began: Time,
+    looked_at: Time,
     ids: u32,
     woken: bool,
     seen: Option<Rc<Tree>>,
@@ -131,6 +142,12 @@ pub struct Agent {
     peers: Option<PeerAnswers>,
     /// What was asked of it.
     pub request: Option<Request>,
+    asking: Option<Asking>,
+    /// It has reached for the leadership, and does not know what has become of that.
+    bid: bool,
+    /// It has nothing to do with the leadership, and may give its word.
+    free: bool,
+    newest_epoch: Epoch,
     actions: VecDeque<Action>,
     acted: bool,
     decision: Option<(Reason, Millis)>,
@@ -154,6 +171,8 @@ impl World {
             failover_priority: if self.scenario.preferred == Some(host) { 2 } else { 1 },
             standstill: Millis::from_secs(20),
             watchdog_required: self.scenario.without_watchdog.is_some(),
+            replicatefrom: self.scenario.relayed(host).map(|relay| self.names[relay].clone()),
+            nostream: false,
         };
         let host_state = &mut self.hosts[host];
         host_state.agent_starts += 1;
@@ -166,6 +185,7 @@ impl World {
             phase: Phase::Resting,
             turn: 0,
             turn_began: self.now,
+            looked_at: self.now,
             ids: 0,
             woken: false,
             seen: None,
@@ -180,6 +200,10 @@ impl World {
             ended: None,
             peers: None,
             request: None,
+            asking: None,
+            bid: false,
+            free: false,
+            newest_epoch: Epoch::default(),
             actions: VecDeque::new(),
             acted: false,
             decision: None,
@@ -361,12 +385,16 @@ impl World {
 
     /// Publishes to REST at once, and to ZooKeeper if there is news. Says whether that has to be waited for.
     fn announce(&mut self, who: Who) -> bool {
+        let clonefrom = self.scenario.clonefrom == Some(who.host);
         let Some(agent) = self.agent(who) else { return false };
         let Some(observation) = &agent.observation else { return false };
         let mut member = member(observation, agent.job.as_ref().map(|job| job.view.kind));
         member.nofailover = agent.settings.nofailover;
         member.failover_priority = agent.settings.failover_priority;
         member.sync_priority = agent.settings.failover_priority;
+        member.replicatefrom.clone_from(&agent.settings.replicatefrom);
+        member.clonefrom = clonefrom;
+        member.can_lead = can_lead(&agent.settings, &agent.memory, observation);
         let (mut leads, mut writable) = (agent.published.leads, false);
         if let pgha_core::observation::Dcs::Seen(cluster) = &observation.dcs {
             leads = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session);
@@ -380,7 +408,11 @@ impl World {
                 }
                 Role::Standby(standby) => standby.position(),
             };
-            position = Some(PeerPosition { timeline: running.timeline, position: at });
+            let can_lead = can_lead(&agent.settings, &agent.memory, observation);
+            // On the clock of who asks it; filled in there.
+            let looked = Instant::default();
+            position =
+                Some((PeerPosition { timeline: running.timeline, position: at, looked, can_lead }, agent.looked_at));
         }
         let stopping = agent.job.as_ref().is_some_and(|job| job.view.kind == JobKind::Stop);
         agent.published = Published { leads, writable: writable && !stopping, lease: agent.lease, position };
@@ -401,7 +433,6 @@ impl World {
         let timing = self.timing_of_agents();
         let newest_counts = self.is(Mutant::CountNewestRenewal);
         let from_answer = self.is(Mutant::CountFromAnswer);
-        let watchdog = self.has_watchdog(host);
         let Some(agent) = self.agent(who) else { return };
         let acks = std::mem::take(&mut agent.acks);
         if acks.is_empty() {
@@ -418,10 +449,62 @@ impl World {
             }
             agent.lease = Some(lease);
         }
-        let lease = agent.lease;
-        let left = lease.and_then(|lease| lease.watchdog_seconds(now, &timing));
+        if let Some(lease) = agent.lease {
+            self.lease_changed(host, lease);
+        }
+    }
+
+    /// A member is asked for its word not to lead.
+    pub(crate) fn asked_to_promise(&mut self, who: Who, id: u32, peer: usize, epoch: Epoch) {
+        let until = self.clock(peer) + self.timing.ttl;
+        let asker = self.names[who.host].clone();
+        let at = &mut self.hosts[peer];
+        let Some(agent) = at.agent.as_deref().filter(|_| at.on) else { return };
+        if !agent.free || agent.newest_epoch > epoch {
+            self.reached.mark("promise refused");
+            return;
+        }
+        let known = at.promise.take();
+        let until = known.as_ref().map_or(until, |known| known.until.max(until));
+        let epoch = known.map_or(epoch, |known| known.epoch.max(epoch));
+        at.promise = Some(Promise { to: asker, epoch, until });
+        if self.network.is_up(peer, who.host) {
+            let delay = self.network.delay(peer, who.host, self.now, &mut self.rng);
+            self.later(delay, Event::Promised { who, id, peer });
+        }
+    }
+
+    /// A member has given its word.
+    pub(crate) fn promised(&mut self, who: Who, id: u32, peer: usize) {
+        let enough = if self.is(Mutant::PromiseOfOne) { usize::MAX } else { 0 };
+        let Some(agent) = self.agent(who) else { return };
+        let Some(asking) = agent.asking.as_mut().filter(|asking| asking.id == id) else { return };
+        asking.left.remove(&peer);
+        if asking.left.len() <= enough {
+            self.renewed_by_promise(who);
+            self.goes_on(who, id);
+        }
+    }
+
+    /// Everybody has given his word.
+    fn renewed_by_promise(&mut self, who: Who) {
+        let Some(agent) = self.agent(who) else { return };
+        let Some(asking) = agent.asking.take() else { return };
+        let Some(lease) = agent.lease.filter(|lease| lease.epoch == asking.epoch) else { return };
+        let lease = lease.promised(asking.asked);
+        agent.lease = Some(lease);
+        self.reached.mark("renewed by promise");
+        self.hosts[who.host].promised_until = lease.end(&self.timing);
+        self.lease_changed(who.host, lease);
+    }
+
+    /// The guard and the watchdog hear of a lease.
+    fn lease_changed(&mut self, host: usize, lease: Lease) {
+        let timing = self.timing_of_agents();
+        let left = lease.watchdog_seconds(self.clock(host), &timing);
+        let watchdog = self.has_watchdog(host);
         let at = &mut self.hosts[host];
-        at.lease_file = lease.map(|lease| LeaseRecord { lease, fence_at: lease.fence_at(&timing) });
+        at.lease_file = Some(LeaseRecord { lease, fence_at: lease.fence_at(&timing) });
         if let Some(seconds) = left
             && watchdog
             && at.resets_at.is_some()
@@ -433,7 +516,12 @@ impl World {
 
     /// What a turn waited for has come about.
     pub(crate) fn goes_on(&mut self, who: Who, id: u32) {
-        if self.agent(who).is_some_and(|agent| agent.ids == id && matches!(agent.phase, Phase::Acting)) {
+        if let Some(agent) = self.agent(who)
+            && agent.ids == id
+            && matches!(agent.phase, Phase::Acting)
+        {
+            // An answer that comes later counts for nothing.
+            agent.asking = None;
             self.act(who);
         }
     }
@@ -444,14 +532,15 @@ impl World {
         for peer in asked {
             let reachable = self.network.talks(who.host, *peer);
             let host = &self.hosts[*peer];
-            // It may not lead, however far it is.
-            let barred = self.scenario.without_watchdog == Some(*peer);
-            let moves = !barred && host.on && host.frozen_until <= self.now && host.agent_frozen_until <= self.now;
-            if let Some(position) = host.agent.as_deref().and_then(|agent| agent.published.position)
+            let moves = host.on && host.frozen_until <= self.now && host.agent_frozen_until <= self.now;
+            if let Some((position, looked)) = host.agent.as_deref().and_then(|agent| agent.published.position)
                 && reachable
                 && moves
             {
-                positions.insert(self.names[*peer].clone(), position);
+                // It says how long ago it looked; whoever asked counts from when he asked.
+                let age = self.now.since(looked);
+                let looked = self.hosts[who.host].clock.show(Time(since.0.saturating_sub(age.0)));
+                positions.insert(self.names[*peer].clone(), PeerPosition { looked, ..position });
             }
         }
         let since = self.hosts[who.host].clock.show(since);

@@ -35,7 +35,7 @@ impl World {
         };
         match (server, session) {
             (Some(server), Some(session)) => {
-                if self.network.is_up(who.host, server) {
+                if self.network.is_up(who.host, server) && self.network.has_zookeeper(who.host) {
                     let delay = self.network.delay(who.host, server, now, &mut self.rng);
                     self.later(delay, Event::Read { server, who, turn, session });
                 }
@@ -82,6 +82,7 @@ impl World {
     }
 
     pub(crate) fn looked(&mut self, who: Who, this: u32, silent: bool) {
+        let now = self.now;
         let Some(agent) = self.agent(who) else { return };
         if agent.turn != this {
             return;
@@ -89,6 +90,7 @@ impl World {
         let Phase::Observing { tree, looked, mute } = &mut agent.phase else { return };
         *looked = true;
         *mute = silent;
+        agent.looked_at = now;
         if !matches!(tree, Read::Asked) {
             self.decide(who);
         }
@@ -164,7 +166,19 @@ impl World {
             watchdog,
             guard_alive,
             request: agent.request,
+            disk: at.disk,
+            namesake: None,
+            promise: at.promise.clone(),
         };
+        let led = matches!(&observation.dcs, Dcs::Seen(cluster)
+            if cluster.leader.as_ref().is_some_and(|leader| leader.name == agent.settings.me));
+        if matches!(observation.dcs, Dcs::Seen(_)) && agent.in_flight.is_none() && !led {
+            agent.bid = false;
+        }
+        agent.free = !agent.bid && !led && observation.lease.is_none() && !observation.may_accept_writes();
+        if let Dcs::Seen(cluster) = &observation.dcs {
+            agent.newest_epoch = agent.newest_epoch.max(cluster.epoch.epoch);
+        }
         if let Some(mutant) = mutant {
             mutant.blind(&mut observation);
         }
@@ -215,8 +229,7 @@ impl World {
                 Some(Sender {
                     name: self.names[member].to_string(),
                     streaming: sender.streaming,
-                    counted: sender.names.set.contains(&member),
-                    waited_for: sender.names.set.contains(&member),
+                    named: sender.names.form_for(member),
                     flushed: Lsn(sender.flushed),
                 })
             });
@@ -225,7 +238,7 @@ impl World {
                 sync_names: server.shown.text.clone(),
                 checkpointer_settled: !server.settling,
                 senders: senders.collect(),
-                slots: server.slots.clone(),
+                slots: server.slots(&self.names),
                 checkpoint_pending: data.checkpoint_timeline < branch,
             })
         } else {
@@ -234,7 +247,7 @@ impl World {
                 replayed: Lsn(data.at.lsn),
                 streaming,
                 upstream: server.upstream.map(|member| self.names[member].clone()),
-                slots: server.slots.clone(),
+                slots: server.slots(&self.names),
                 checkpoint_pending: streaming && data.checkpoint_timeline < branch,
                 paused: false,
             })

@@ -3,6 +3,8 @@
 //! Source: the leader race of DESIGN (4.5). In asynchronous mode this is what bounds the loss. Members that an operator
 //! passes over, and that cannot be reached, do not count; and nobody is waited for longer than a leadership lasts.
 
+use pgha_core::observation::Disk;
+
 use super::Violation;
 use crate::model::postgres::Life;
 use crate::time::Span;
@@ -17,14 +19,21 @@ pub fn check(world: &mut World, winner: usize) {
     let settled = world.now.since(world.oracle.last_written) > steady;
     let patient = world.vacant_since.is_some_and(|since| world.now.since(since) < Span::millis(world.timing.ttl.0));
     // A synchronous standby need not ask those that are not; an operator may choose whom he likes.
-    if !settled || !patient || world.scenario.settings.synchronous || world.zk.committed.failover.is_some() {
+    if !settled || !patient || world.scenario.settings.is_synchronous() || world.zk.committed.failover.is_some() {
         return;
     }
     let standby = |host: usize| {
         let at = &world.hosts[host];
         let server = at.pg.server.as_ref()?;
-        let may_lead = world.scenario.nofailover != Some(host) && world.scenario.without_watchdog != Some(host);
+        let record = &world.zk.committed.failsafe.members;
+        let counted = record.is_empty() || record.contains(&world.names[host]);
+        let bound = at.promise.as_ref().is_some_and(|it| it.holds(world.clock(host)));
+        let may_lead = counted
+            && !bound
+            && world.scenario.nofailover != Some(host)
+            && world.scenario.without_watchdog != Some(host);
         let runs = may_lead
+            && at.disk == Disk::Sound
             && at.on
             && at.frozen_until <= world.now
             && at.agent_frozen_until <= world.now

@@ -3,6 +3,8 @@
 //! Source: README, "A lost host comes back by itself". The bound is the time from the end of the faults to the end of
 //! the history.
 
+use pgha_core::observation::Synchrony;
+
 use super::Violation;
 use crate::model::postgres::Life;
 use crate::time::Span;
@@ -24,15 +26,26 @@ impl World {
             return Some(format!("{name} leads and is no primary"));
         };
         for member in (0..self.scenario.members).filter(|member| *member != leader) {
-            let streams = self.hosts[member].pg.server.as_ref().is_some_and(|standby| {
-                standby.life == Life::Running && standby.receiver == Some((leader, server.number))
-            });
+            let relay = self.scenario.relayed(member).filter(|relay| *relay != leader).unwrap_or(leader);
+            let number = self.hosts[relay].pg.server.as_ref().map_or(server.number, |server| server.number);
+            let streams = self.hosts[member]
+                .pg
+                .server
+                .as_ref()
+                .is_some_and(|standby| standby.life == Life::Running && standby.receiver == Some((relay, number)));
             if !streams {
-                return Some(format!("{} does not stream from {name}", self.names[member]));
+                return Some(format!("{} does not stream from {}", self.names[member], self.names[relay]));
             }
         }
         let settings = tree.config.clone().unwrap_or_default();
-        if settings.synchronous && tree.sync.standbys.len() < settings.sync_count.min(self.scenario.members - 1) {
+        let others = self.scenario.members - 1;
+        let relayed = usize::from(self.scenario.relay.is_some_and(|(member, from)| member != leader && from != leader));
+        let wanted = match settings.synchrony {
+            Synchrony::Off => 0,
+            Synchrony::Named => settings.sync_count.min(others - relayed),
+            Synchrony::Quorum => others - relayed,
+        };
+        if tree.sync.standbys.len() < wanted {
             return Some("not enough standbys are synchronous".to_owned());
         }
         if self.now.since(self.oracle.last) > Span::secs(5) {

@@ -9,7 +9,7 @@ use crate::world::World;
 
 /// `host` has just become able to write.
 pub fn check_primary(world: &mut World, host: usize) {
-    if !world.scenario.settings.synchronous || !world.accepts_writes(host) {
+    if !world.scenario.settings.is_synchronous() || !world.accepts_writes(host) {
         return;
     }
     let Some(data) = &world.hosts[host].pg.data else { return };
@@ -32,7 +32,7 @@ pub fn check_primary(world: &mut World, host: usize) {
 
 /// `host` has just acknowledged what ends at `at`.
 pub fn check_acknowledged(world: &mut World, host: usize, at: Position) {
-    if !world.scenario.settings.synchronous {
+    if !world.scenario.settings.is_synchronous() {
         return;
     }
     let Some(newest) = world.oracle.newest.filter(|newest| *newest != at.branch) else { return };

@@ -13,10 +13,12 @@ pub fn check(world: &mut World, host: usize, source: usize) {
         world.violate(Violation::new("safe rejoin", text));
         return;
     }
-    if !world.scenario.settings.synchronous {
+    if !world.scenario.settings.is_synchronous() {
         return;
     }
-    let (Some(mine), Some(theirs)) = (&world.hosts[host].pg.data, &world.hosts[source].pg.data) else { return };
+    // A copy may come from a standby, which has it from the leader, or will.
+    let leader = world.zk.committed.leader.map_or(source, |(leader, _)| leader);
+    let (Some(mine), Some(theirs)) = (&world.hosts[host].pg.data, &world.hosts[leader].pg.data) else { return };
     if mine.system != theirs.system {
         return;
     }
@@ -33,7 +35,7 @@ pub fn check(world: &mut World, host: usize, source: usize) {
             world.names[host],
             promised.lsn,
             world.wal.timeline(promised.branch),
-            world.names[source]
+            world.names[leader]
         );
         world.violate(Violation::new("safe rejoin", text));
     }

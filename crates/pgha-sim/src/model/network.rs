@@ -13,6 +13,8 @@ pub struct Network {
     cuts: [[u8; PLACES]; PLACES],
     /// Until when a host's links are slow.
     slow_until: [Time; PLACES],
+    /// How many faults keep a host's processes from every server of ZooKeeper, and from nothing else.
+    without_zookeeper: [u8; PLACES],
 }
 
 impl Network {
@@ -24,6 +26,21 @@ impl Network {
     /// Heals one direction.
     pub fn heal(&mut self, from: usize, to: usize) {
         self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
+    }
+
+    /// Keeps a host's processes from ZooKeeper.
+    pub fn cut_zookeeper(&mut self, host: usize) {
+        self.without_zookeeper[host] = self.without_zookeeper[host].saturating_add(1);
+    }
+
+    /// Lets them at it again.
+    pub fn heal_zookeeper(&mut self, host: usize) {
+        self.without_zookeeper[host] = self.without_zookeeper[host].saturating_sub(1);
+    }
+
+    /// Whether a host's processes may speak to servers of ZooKeeper.
+    pub fn has_zookeeper(&self, host: usize) -> bool {
+        self.without_zookeeper[host] == 0
     }
 
     /// Makes a host's links slow.

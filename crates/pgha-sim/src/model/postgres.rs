@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{NodeName, SlotName, SystemId};
-use pgha_core::observation::{Control, ControlState, Past};
+use pgha_core::observation::{Control, ControlState, Past, Slots};
+use pgha_core::sync::Form;
 
 use super::wal::{Position, Wal};
 use crate::time::Time;
@@ -79,6 +80,8 @@ pub struct SyncNames {
     pub set: BTreeSet<usize>,
     /// How many of them a commit waits for.
     pub count: usize,
+    /// `ANY`: whichever answer first, not the first in the list.
+    pub any: bool,
 }
 
 impl SyncNames {
@@ -90,14 +93,20 @@ impl SyncNames {
             .filter(|(_, name)| text.contains(&format!("\"{name}\"")))
             .map(|(i, _)| i)
             .collect();
+        let any = text.starts_with("ANY ");
         let digits: String = text.trim_start_matches("ANY ").chars().take_while(char::is_ascii_digit).collect();
         let count = digits.parse().unwrap_or(1);
-        Self { text: text.to_owned(), set, count }
+        Self { text: text.to_owned(), set, count, any }
     }
 
     /// Whether commits wait at all.
     pub fn is_defined(&self) -> bool {
         !self.text.is_empty()
+    }
+
+    /// How a walsender of `member` that has this copy shows it.
+    pub fn form_for(&self, member: usize) -> Option<Form> {
+        self.set.contains(&member).then_some(if self.any { Form::Any } else { Form::First })
     }
 }
 
@@ -203,24 +212,34 @@ impl Server {
         }
     }
 
+    /// Its slots, and which of them nobody streams through.
+    pub fn slots(&self, names: &[NodeName]) -> Slots {
+        let used = |slot: &SlotName| {
+            let streams = |member: usize| self.senders.get(member).is_some_and(Option::is_some);
+            names.iter().enumerate().any(|(member, name)| name.slot() == *slot && streams(member))
+        };
+        Slots { all: self.slots.clone(), idle: self.slots.iter().filter(|slot| !used(slot)).cloned().collect() }
+    }
+
     /// Whether it can take a write now.
     pub fn writable(&self) -> bool {
         self.primary && self.life == Life::Running
     }
 
-    /// The end up to which the walsender of `member` may release commits, by its own copy of the setting.
+    /// The end up to which the walsender of `member` may release commits, by its own copy of the setting
+    /// (`SyncRepGetSyncRecPtr`).
     pub fn released_by(&self, member: usize) -> Option<u64> {
         let names = &self.senders[member].as_ref()?.names;
-        if !names.set.contains(&member) {
+        // Those that count: with `ANY` all that are connected, else the first so many.
+        let here = names.set.iter().copied().filter(|other| self.senders[*other].is_some());
+        let counted: Vec<usize> = if names.any { here.collect() } else { here.take(names.count).collect() };
+        if counted.len() < names.count || !counted.contains(&member) {
             return None;
         }
         let mut flushed: Vec<u64> =
-            names.set.iter().filter_map(|other| self.senders[*other].as_ref()).map(|sender| sender.flushed).collect();
-        if flushed.len() < names.count {
-            return None;
-        }
+            counted.iter().filter_map(|other| self.senders[*other].as_ref()).map(|sender| sender.flushed).collect();
         flushed.sort_unstable_by(|one, other| other.cmp(one));
-        if names.text.starts_with("ANY") { flushed.get(names.count - 1).copied() } else { flushed.last().copied() }
+        flushed.get(names.count - 1).copied()
     }
 }
 

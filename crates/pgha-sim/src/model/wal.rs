@@ -80,6 +80,26 @@ impl Wal {
         }
     }
 
+    /// How much of `branch` data at `at` holds.
+    pub fn common(&self, at: Position, branch: BranchId) -> Option<u64> {
+        let mut at = at;
+        loop {
+            if at.branch == branch {
+                return Some(at.lsn);
+            }
+            at = self.branch(at.branch).parent?;
+        }
+    }
+
+    /// The place that is `lsn` on the way to `branch`: on an ancestor where it lies before the branch began.
+    pub fn on_the_way(&self, branch: BranchId, lsn: u64) -> Position {
+        let mut at = branch;
+        while let Some(parent) = self.branch(at).parent.filter(|parent| lsn <= parent.lsn) {
+            at = parent.branch;
+        }
+        Position { branch: at, lsn }
+    }
+
     /// The content of the branch's `.history` file.
     pub fn history(&self, id: BranchId) -> TimelineHistory {
         let mut switches = Vec::new();

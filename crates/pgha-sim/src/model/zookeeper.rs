@@ -12,7 +12,8 @@ use std::rc::Rc;
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{Epoch, NodeName, SlotName};
 use pgha_core::observation::{
-    Cluster, ClusterSettings, EpochRecord, FailoverRequest, History, Initialize, Leader, Member, SyncRecord,
+    Cluster, ClusterSettings, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize, Leader, Member,
+    SyncRecord,
 };
 
 use crate::time::{Span, Time};
@@ -39,6 +40,8 @@ pub struct Tree {
     pub failover: Option<FailoverRequest>,
     /// Version of `failover`, which stays when it is emptied.
     pub failover_version: i32,
+    /// `failsafe`.
+    pub failsafe: FailsafeRecord,
     /// `members`, with the session that owns each.
     pub members: BTreeMap<usize, (Member, SessionId)>,
     /// `status`: the leader's position.
@@ -127,6 +130,15 @@ pub enum Write {
         /// Content.
         history: History,
     },
+    /// Write `failsafe`.
+    Failsafe {
+        /// Version of the epoch.
+        version: i32,
+        /// Version of the document.
+        expect: Option<i32>,
+        /// Content.
+        members: BTreeSet<NodeName>,
+    },
     /// Empty `failover`.
     ClearFailover {
         /// Version of the epoch.
@@ -213,6 +225,11 @@ impl Tree {
                 next.history = history.clone();
                 next.history_version = Some(expect.map_or(0, |version| version + 1));
             }
+            Write::Failsafe { version, expect, members } => {
+                (current(*version) && self.failsafe.version == *expect).then_some(())?;
+                let version = Some(expect.map_or(0, |version| version + 1));
+                next.failsafe = FailsafeRecord { members: members.clone(), version };
+            }
             Write::ClearFailover { version, failover } => {
                 (current(*version) && self.failover_version == *failover).then_some(())?;
                 next.failover = None;
@@ -261,6 +278,7 @@ impl Tree {
                 config: self.config.clone(),
                 sync: self.sync.clone(),
                 failover: self.failover.clone(),
+                failsafe: self.failsafe.clone(),
                 members: self.members.iter().map(|(who, (member, _))| (names[*who].clone(), member.clone())).collect(),
                 retained_slots: self.retained.clone(),
                 optime: self.optime,

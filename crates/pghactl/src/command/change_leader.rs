@@ -37,11 +37,15 @@ pub(super) async fn switchover(settings: &Settings, arguments: &Switchover) -> R
         Some(candidate) => candidate.to_string(),
         None => "a standby that the cluster chooses".to_owned(),
     };
-    let question = format!("Hand over the lead of cluster {scope} from {from} to {to}?");
+    let when = arguments.at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+    let question = format!("Hand over the lead of cluster {scope} from {from} to {to}{when}?");
     screen::confirm(&question, arguments.yes)?;
 
-    let body =
-        SwitchoverBody { leader: Some(from.clone()), candidate: arguments.candidate.clone(), scheduled_at: None };
+    let body = SwitchoverBody {
+        leader: Some(from.clone()),
+        candidate: arguments.candidate.clone(),
+        scheduled_at: arguments.at.clone(),
+    };
     let first = agent_of(leader).ok();
     let answer = ask_any(first, settings, &credentials, |agent| {
         let body = body.clone();
@@ -57,9 +61,13 @@ pub(super) async fn failover(settings: &Settings, arguments: &Failover) -> Resul
     before.warn_of_unanswered()?;
     let candidate = follower(&before, &arguments.candidate)?;
     show_members(&before)?;
-    let synchronous = matches!(candidate.role, ViewRole::SyncStandby | ViewRole::QuorumStandby);
-    let warning =
-        if synchronous { "" } else { "It is not a synchronous standby: commits that it has not received are lost. " };
+    let warning = match candidate.role {
+        ViewRole::SyncStandby => "",
+        ViewRole::QuorumStandby => {
+            "It may lack commits that others have, and is made leader all the same: they are lost. "
+        }
+        _ => "It is not a synchronous standby: commits that it has not received are lost. ",
+    };
     let question =
         format!("Make {} the leader of cluster {}? {warning}Go ahead?", arguments.candidate, before.view.scope);
     screen::confirm(&question, arguments.yes)?;

@@ -39,11 +39,23 @@ pub(super) async fn restart(settings: &Settings, arguments: &Restart) -> Result<
     snapshot.warn_of_unanswered()?;
     let member = snapshot.member(arguments.member.as_str())?;
     let agent = credentials.give_to(agent_of(member)?);
+    if arguments.cancel {
+        let answer = agent.cancel_restart().await?;
+        screen::say(&format!("{}: {}", member.name, answer.text))?;
+        return Ok(());
+    }
     show_members(&snapshot)?;
     let warning = if member.role.is_leader() { " It is the leader: writes stop meanwhile." } else { "" };
-    let question = format!("Restart the Postgres of {}?{warning}", member.name);
+    let when = arguments.at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+    let question = format!("Restart the Postgres of {}{when}?{warning}", member.name);
     screen::confirm(&question, arguments.yes)?;
-    let body = RestartBody { restart_pending: arguments.pending, timeout: arguments.timeout, ..RestartBody::default() };
+    let body = RestartBody {
+        role: arguments.role.clone(),
+        postgres_version: arguments.older_than.clone(),
+        restart_pending: arguments.pending,
+        timeout: arguments.timeout,
+        schedule: arguments.at.clone(),
+    };
     let answer = agent.restart(&body).await?;
     screen::say(&format!("{}: {}", member.name, answer.text))?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lsn::{Lsn, Timeline};
 use crate::name::{Epoch, NodeName};
 use crate::wire::IsoTime;
 use crate::wire::codec::document;
@@ -23,6 +24,21 @@ pub struct PghaStatus {
     pub lease_ms: Option<u64>,
     /// The kernel watchdog: `off`, `armed`, or what is wrong with it.
     pub watchdog: String,
+    /// Its timeline.
+    #[serde(default)]
+    pub timeline: Option<Timeline>,
+    /// End of the WAL that it has.
+    #[serde(default)]
+    pub position: Option<Lsn>,
+    /// How long ago it looked, in milliseconds.
+    #[serde(default)]
+    pub looked_ms_ago: Option<u64>,
+    /// Nothing about the member itself keeps it from leading.
+    #[serde(default)]
+    pub can_lead: bool,
+    /// Whom it has promised not to lead, and for how many milliseconds it still is bound (failsafe mode).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised: Option<(NodeName, u64)>,
 }
 
 document!(PghaStatus, "the body of /pgha", "a JSON object with `name` and `reason`");

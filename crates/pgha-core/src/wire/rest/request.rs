@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::lsn::Lsn;
-use crate::name::NodeName;
+use crate::name::{Epoch, NodeName};
 use crate::time::Millis;
 use crate::wire::codec::{self, document};
 
@@ -75,6 +75,9 @@ pub struct FailsafeBody {
     pub conn_url: String,
     /// Where its agent listens.
     pub api_url: String,
+    /// Its leadership; pgha's own, and without it nothing is promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// Confirmed positions of slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<BTreeMap<String, Lsn>>,

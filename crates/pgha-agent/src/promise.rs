@@ -1,0 +1,155 @@
+//! Failsafe mode, the side that is asked: this member's word not to lead.
+//!
+//! A primary that cannot reach ZooKeeper goes on for as long as every member that might lead promises not to. The word
+//! is given by the REST interface at once, without waiting for the loop; so before the loop reaches for the leadership it
+//! says so here, and from then on until it knows what has become of that no word is given.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pgha_core::name::{Epoch, NodeName};
+use pgha_core::observation::{Observation, Promise};
+use pgha_core::time::{Instant, Millis};
+
+use crate::files;
+
+/// What was promised, and whether anything may be.
+#[derive(Debug)]
+pub(crate) struct Promises {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    promise: Option<Promise>,
+    /// The loop has reached for the leadership, and does not know yet what has become of that.
+    bid: bool,
+    /// At the last look this member had nothing to do with the leadership. False until it has looked once.
+    free: bool,
+    /// The newest leadership that it has seen.
+    newest: Epoch,
+}
+
+/// Why no word is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// This member leads, or may be about to.
+    #[error("Running as a leader")]
+    Leading,
+    /// Somebody has led since.
+    #[error("there has been a newer leadership (epoch {0})")]
+    Newer(Epoch),
+    /// What is not kept is not promised.
+    #[error("the promise cannot be kept across a restart of the agent")]
+    Unkept,
+}
+
+impl Promises {
+    /// In `run_dir`: a promise outlives the agent, not the host. (What a host that has just booted may have promised is
+    /// for the decision.)
+    pub(crate) fn open(run_dir: &std::path::Path) -> io::Result<Self> {
+        let path = run_dir.join("promise.json");
+        let promise = match std::fs::read(&path) {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path, state: Mutex::new(State { promise, ..State::default() }) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For an observation.
+    pub(crate) fn current(&self) -> Option<Promise> {
+        self.state().promise.clone()
+    }
+
+    /// The loop has looked. `settled`: it has seen that the leadership is not this member's, and no write is on its way.
+    pub(crate) fn looked(&self, seen: &Observation, settled: bool, epoch: Option<Epoch>) {
+        let mut state = self.state();
+        state.bid &= !settled;
+        state.free = !state.bid && seen.lease.is_none() && !seen.may_accept_writes();
+        state.newest = state.newest.max(epoch.unwrap_or_default());
+    }
+
+    /// The loop is about to reach for the leadership, in a cluster that has seen `epoch`. Says whether it may.
+    pub(crate) fn bid(&self, now: Instant, epoch: Epoch) -> bool {
+        let mut state = self.state();
+        let binds = state.promise.as_ref().is_some_and(|promise| promise.holds(now) && epoch <= promise.epoch);
+        state.bid |= !binds;
+        state.free &= binds;
+        !binds
+    }
+
+    /// Gives this member's word, for `length` from `now`.
+    pub(crate) fn give(&self, to: NodeName, epoch: Epoch, now: Instant, length: Millis) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if !state.free {
+            return Err(Refusal::Leading);
+        }
+        if state.newest > epoch {
+            return Err(Refusal::Newer(state.newest));
+        }
+        let known = state.promise.as_ref();
+        let promise = Promise {
+            to,
+            epoch: known.map_or(epoch, |known| known.epoch.max(epoch)),
+            until: known.map_or(now + length, |known| known.until.max(now + length)),
+        };
+        let kept = serde_json::to_vec(&promise).map_err(io::Error::from).and_then(|it| files::replace(&self.path, &it));
+        kept.map_err(|error| {
+            tracing::error!(path = %self.path.display(), %error, "cannot keep a promise; giving none");
+            Refusal::Unkept
+        })?;
+        state.promise = Some(promise);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(dir: &std::path::Path) -> Promises {
+        let promises = Promises::open(dir).unwrap();
+        promises.state().free = true;
+        promises
+    }
+
+    fn give(promises: &Promises, epoch: u64, now: u64) -> Result<(), Refusal> {
+        promises.give(NodeName::try_from("a").unwrap(), Epoch(epoch), Instant(now), Millis(1000))
+    }
+
+    #[test]
+    fn a_word_binds_and_outlives_the_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let promises = free(dir.path());
+        assert_eq!(give(&promises, 3, 10), Ok(()));
+        assert!(!promises.bid(Instant(1009), Epoch(3)));
+        let restarted = Promises::open(dir.path()).unwrap();
+        assert!(!restarted.bid(Instant(1009), Epoch(3)));
+        assert!(restarted.bid(Instant(1009), Epoch(4)), "another has led since");
+        assert!(promises.bid(Instant(1010), Epoch(3)));
+    }
+
+    #[test]
+    fn who_reaches_for_the_leadership_gives_no_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let promises = free(dir.path());
+        assert!(promises.bid(Instant(0), Epoch(3)));
+        assert_eq!(give(&promises, 3, 0), Err(Refusal::Leading));
+        assert_eq!(give(&Promises::open(dir.path()).unwrap(), 3, 0), Err(Refusal::Leading), "before the first look");
+    }
+
+    #[test]
+    fn a_former_leader_gets_no_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let promises = free(dir.path());
+        promises.state().newest = Epoch(4);
+        assert_eq!(give(&promises, 3, 0), Err(Refusal::Newer(Epoch(4))));
+    }
+}
