@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::lease::Lease;
 use crate::lsn::{Lsn, Timeline, TimelineHistory};
 use crate::name::{Epoch, NodeName, SlotName, SystemId};
 use crate::time::{Instant, Millis};
 
 /// The world as one member sees it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// When it was seen.
     pub now: Instant,
@@ -35,7 +37,8 @@ pub struct Observation {
 }
 
 /// ZooKeeper, as far as it answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dcs {
     /// Read just now, over a connected session.
     Seen(Box<Cluster>),
@@ -47,7 +50,8 @@ pub enum Dcs {
 }
 
 /// The znodes of the cluster.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Cluster {
     /// The leadership on record.
     pub epoch: EpochRecord,
@@ -72,7 +76,8 @@ pub struct Cluster {
 }
 
 /// Content and version of `pgha/epoch`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EpochRecord {
     /// The newest leadership's number; 0 before the first.
     pub epoch: Epoch,
@@ -83,7 +88,7 @@ pub struct EpochRecord {
 }
 
 /// Owner of the `leader` znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     /// Its name.
     pub name: NodeName,
@@ -92,7 +97,8 @@ pub struct Leader {
 }
 
 /// The `initialize` znode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Initialize {
     /// No cluster yet.
     #[default]
@@ -104,7 +110,8 @@ pub enum Initialize {
 }
 
 /// Settings of the whole cluster, from the `config` znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClusterSettings {
     /// Commits wait for standbys.
     pub synchronous: bool,
@@ -137,7 +144,8 @@ impl Default for ClusterSettings {
 }
 
 /// Content and version of the `sync` znode.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SyncRecord {
     /// The primary that wrote it.
     pub leader: Option<NodeName>,
@@ -150,7 +158,7 @@ pub struct SyncRecord {
 }
 
 /// The `failover` znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverRequest {
     /// The primary that shall step down; absent in a plain failover.
     pub leader: Option<NodeName>,
@@ -163,7 +171,8 @@ pub struct FailoverRequest {
 }
 
 /// A member's own znode, as far as decisions need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Member {
     /// It says that it runs as primary.
     pub is_primary: bool,
@@ -199,7 +208,8 @@ impl Default for Member {
 }
 
 /// The `history` and `pgha/timelines` znodes: the cluster's timeline, its ancestry, and how each timeline began.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct History {
     /// The timeline of the newest primary that has recorded it; `None` while there is no record but the ancestry.
     pub newest: Option<Timeline>,
@@ -226,7 +236,8 @@ impl History {
 }
 
 /// The local Postgres.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Postgres {
     /// No data directory, or an empty one.
     NoData,
@@ -253,7 +264,7 @@ pub enum Postgres {
 }
 
 /// What `pg_controldata` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     /// The cluster's identity.
     pub system_id: SystemId,
@@ -272,7 +283,8 @@ pub struct Control {
 }
 
 /// `Database cluster state`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ControlState {
     /// Was a primary, and was shut down cleanly.
     ShutDown,
@@ -287,7 +299,7 @@ pub enum ControlState {
 }
 
 /// A Postgres that answers queries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// The cluster's identity.
     pub system_id: SystemId,
@@ -298,7 +310,8 @@ pub struct Running {
 }
 
 /// What a running Postgres is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Accepts writes.
     Primary(Primary),
@@ -307,7 +320,7 @@ pub enum Role {
 }
 
 /// A running primary.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Primary {
     /// End of the flushed WAL.
     pub flushed: Lsn,
@@ -324,7 +337,7 @@ pub struct Primary {
 }
 
 /// A row of `pg_stat_replication`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
     /// `application_name`.
     pub name: String,
@@ -339,7 +352,7 @@ pub struct Sender {
 }
 
 /// A running standby.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
     /// End of the WAL received and flushed.
     pub received: Lsn,
@@ -365,7 +378,8 @@ impl Standby {
 }
 
 /// What this data directory has been through, kept across restarts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Past {
     /// The last timeline that this member began by a promotion.
     pub promoted_to: Option<Timeline>,
@@ -380,7 +394,8 @@ pub struct Past {
 }
 
 /// A slow action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum JobKind {
     /// `initdb`.
     Bootstrap,
@@ -399,7 +414,7 @@ pub enum JobKind {
 }
 
 /// A slow action under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningJob {
     /// What.
     pub kind: JobKind,
@@ -410,7 +425,7 @@ pub struct RunningJob {
 }
 
 /// A slow action that ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedJob {
     /// What.
     pub kind: JobKind,
@@ -419,7 +434,8 @@ pub struct EndedJob {
 }
 
 /// How a slow action ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// As intended.
     Done,
@@ -430,7 +446,7 @@ pub enum Outcome {
 }
 
 /// Answers of the other members.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PeerAnswers {
     /// When they were asked.
     pub asked: Instant,
@@ -439,7 +455,7 @@ pub struct PeerAnswers {
 }
 
 /// How far a member is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerPosition {
     /// Its timeline.
     pub timeline: Timeline,
@@ -448,7 +464,8 @@ pub struct PeerPosition {
 }
 
 /// The kernel watchdog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Watchdog {
     /// Configured off.
     Off,
@@ -461,7 +478,8 @@ pub enum Watchdog {
 }
 
 /// What was asked of this member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Request {
     /// The service shall stop, and Postgres with it.
     Shutdown,

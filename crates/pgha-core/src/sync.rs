@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::lsn::Lsn;
 use crate::name::NodeName;
 use crate::observation::{ClusterSettings, Member, Primary, SyncRecord};
@@ -33,7 +35,8 @@ pub enum Step {
 }
 
 /// What must be remembered between steps: since when Postgres waits for the names it has.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Floor {
     /// The value of `synchronous_standby_names` that was seen applied.
     names: Option<String>,

@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::ControlFlow::{self, Break, Continue};
 
+use serde::{Deserialize, Serialize};
+
 use crate::action::Action;
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{NodeName, SlotName};
@@ -34,7 +36,7 @@ use crate::time::{Instant, Millis};
 use crate::timing::Timing;
 
 /// What a member knows without looking: from its own configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Its name.
     pub me: NodeName,
@@ -51,7 +53,8 @@ pub struct Settings {
 }
 
 /// What one decision leaves for the next. Lost when the agent restarts; nothing of it is needed for safety.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Memory {
     /// See [`sync::Floor`].
     pub sync_floor: sync::Floor,
@@ -87,7 +90,7 @@ impl Memory {
 }
 
 /// A standby that neither streams nor replays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standstill {
     /// Where it stands.
     pub position: Lsn,
@@ -96,7 +99,7 @@ pub struct Standstill {
 }
 
 /// A checkpoint that was ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointOrder {
     /// For this timeline.
     pub timeline: Timeline,
@@ -108,7 +111,7 @@ pub struct CheckpointOrder {
 const CHECKPOINT_PATIENCE: Millis = Millis::from_secs(60);
 
 /// A failed slow action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     /// What failed.
     pub kind: JobKind,
