@@ -8,6 +8,7 @@ mod dcs;
 mod files;
 mod guard;
 mod jobs;
+mod journal;
 mod lease_file;
 mod past;
 mod postgres;
