@@ -155,6 +155,9 @@ impl World {
             standstill: Millis::from_secs(20),
             watchdog_required: self.scenario.without_watchdog.is_some(),
         };
+        if let Some(journals) = &mut self.journals {
+            journals.start(self.now, &settings);
+        }
         let host_state = &mut self.hosts[host];
         host_state.agent_starts += 1;
         host_state.agent_frozen_until = Time(0);
@@ -273,6 +276,9 @@ impl World {
         let news = agent.last.as_ref() != Some(&decision.reason);
         if news {
             self.reached.decided(agent.last.as_ref(), &decision.reason);
+        }
+        if let Some(journals) = &mut self.journals {
+            journals.turn((self.now, agent.turn), &agent.settings, &agent.memory, &observation, &decision);
         }
         agent.memory = decision.memory;
         agent.ended = None;
