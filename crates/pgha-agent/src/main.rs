@@ -9,6 +9,7 @@ mod disk;
 mod files;
 mod guard;
 mod jobs;
+mod journal;
 mod lease_file;
 mod past;
 mod postgres;

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::lsn::Timeline;
 use crate::name::{Epoch, NodeName, SlotName, SystemId};
 use crate::observation::SyncRecord;
 use crate::time::Instant;
 
 /// One step. The executor does them in order and stops at the first that fails; it never repeats one by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Create `leader` and raise the epoch in one transaction, if the epoch znode still has this version.
     TakeLeadership {
@@ -142,7 +145,8 @@ pub enum Action {
 }
 
 /// How to start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StartAs {
     /// As the primary it was, on the same timeline.
     Primary {

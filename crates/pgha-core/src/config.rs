@@ -26,7 +26,7 @@ pub struct Config {
     /// Passwords, in a file of their own (see [`Secrets`]).
     #[serde(default = "default_secrets_file")]
     pub secrets_file: PathBuf,
-    /// What must survive a reboot: quarantined WAL, the record of past leaderships.
+    /// What must survive a reboot: quarantined WAL, the record of past leaderships, the journal.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
     /// What must not survive a reboot: the lease, the password file of walreceiver.
@@ -50,6 +50,9 @@ pub struct Config {
     /// What this member may become.
     #[serde(default)]
     pub tags: Tags,
+    /// The record of what the agent saw and decided.
+    #[serde(default)]
+    pub journal: Journal,
     /// First values of the cluster-wide settings, used once, when the cluster is made.
     #[serde(default)]
     pub bootstrap: Bootstrap,
@@ -248,6 +251,30 @@ pub struct Tags {
     pub sync_priority: Option<u32>,
 }
 
+/// Section `[journal]`: the record of what the agent saw and decided, under `state_dir`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// Whether one is kept.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// A file is closed when it is this long.
+    #[serde(default = "default_journal_file")]
+    pub max_file_bytes: u64,
+    /// How many files are kept.
+    #[serde(default = "default_journal_files")]
+    pub files: u32,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { enabled: true, max_file_bytes: default_journal_file(), files: default_journal_files() }
+    }
+}
+
+/// A file must hold some turns with everything that was observed in them.
+const LEAST_JOURNAL_FILE: u64 = 64 << 10;
+
 /// Section `[bootstrap]`: first values of the cluster-wide settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -409,6 +436,12 @@ impl Config {
                 "must be 1 or more; see synchronous_mode to turn it off",
             );
         }
+        if self.journal.max_file_bytes < LEAST_JOURNAL_FILE {
+            return wrong("journal.max_file_bytes", &self.journal.max_file_bytes.to_string(), "must be 65536 or more");
+        }
+        if self.journal.files == 0 {
+            return wrong("journal.files", "0", "must be 1 or more; see journal.enabled to turn it off");
+        }
         if let Some(Archive::Directory { path }) = &self.archive
             && !path.is_absolute()
         {
@@ -475,6 +508,10 @@ impl Secrets {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one() -> u32 {
@@ -553,6 +590,14 @@ fn default_watchdog_device() -> PathBuf {
     "/dev/watchdog".into()
 }
 
+fn default_journal_file() -> u64 {
+    4 << 20
+}
+
+fn default_journal_files() -> u32 {
+    8
+}
+
 /// 1 MiB, as in Patroni.
 fn default_maximum_lag() -> u64 {
     1 << 20
@@ -579,6 +624,7 @@ mod tests {
         assert_eq!(config.timing(), Timing::default());
         assert_eq!(config.postgres.unit, "pgha-postgres.service");
         assert_eq!(config.bootstrap.synchronous_mode, SynchronousMode::On);
+        assert_eq!(config.journal, Journal { enabled: true, max_file_bytes: 4 << 20, files: 8 });
     }
 
     #[test]
@@ -593,6 +639,9 @@ mod tests {
             ("[archive]\nkind = \"directory\"\npath = \"rel\"\n", "archive.path"),
             ("[archive]\nkind = \"tape\"\n", "tape"),
             ("[watchdog]\nmode = \"maybe\"\n", "maybe"),
+            ("[journal]\nsize = 1\n", "unknown field `size`"),
+            ("[journal]\nmax_file_bytes = 65535\n", "journal.max_file_bytes"),
+            ("[journal]\nfiles = 0\n", "journal.files"),
         ] {
             let error = Config::parse(&format!("{SMALLEST}\n{extra}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{extra:?} gave: {error}");

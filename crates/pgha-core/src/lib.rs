@@ -8,6 +8,7 @@
 //! | [`sync`] | synchronous standbys, one safe step at a time |
 //! | [`rejoin`] | start, rewind or copy |
 //! | [`wire`] | documents in ZooKeeper and bodies of REST calls, as Patroni writes them |
+//! | [`journal`] | what was observed and decided, written down to be decided again |
 //! | [`config`] | `agent.toml`, shared by the installer that writes it and the agent that reads it |
 //! | [`name`], [`lsn`] | names, WAL positions, timelines |
 
@@ -16,6 +17,7 @@
 pub mod action;
 pub mod config;
 pub mod decide;
+pub mod journal;
 pub mod lease;
 pub mod lsn;
 pub mod name;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::lease::Lease;
 use crate::lsn::{Lsn, Timeline, TimelineHistory};
 use crate::name::{Epoch, NodeName, SlotName, SystemId};
@@ -9,7 +11,7 @@ use crate::sync::Form;
 use crate::time::{Instant, Millis};
 
 /// The world as one member sees it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// When it was seen.
     pub now: Instant,
@@ -34,6 +36,7 @@ pub struct Observation {
     /// What an operator or the system asked of this member.
     pub request: Option<Request>,
     /// The disk under the data directory.
+    #[serde(default)]
     pub disk: Disk,
     /// Another host that runs under this member's name: where its agent answers.
     pub namesake: Option<String>,
@@ -55,7 +58,8 @@ impl Observation {
 }
 
 /// ZooKeeper, as far as it answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dcs {
     /// Read just now, over a connected session.
     Seen(Box<Cluster>),
@@ -67,7 +71,8 @@ pub enum Dcs {
 }
 
 /// The znodes of the cluster.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Cluster {
     /// The leadership on record.
     pub epoch: EpochRecord,
@@ -94,7 +99,8 @@ pub struct Cluster {
 }
 
 /// Content and version of `pgha/epoch`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EpochRecord {
     /// The newest leadership's number; 0 before the first.
     pub epoch: Epoch,
@@ -105,7 +111,7 @@ pub struct EpochRecord {
 }
 
 /// Owner of the `leader` znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     /// Its name.
     pub name: NodeName,
@@ -114,7 +120,8 @@ pub struct Leader {
 }
 
 /// The `initialize` znode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Initialize {
     /// No cluster yet.
     #[default]
@@ -126,7 +133,8 @@ pub enum Initialize {
 }
 
 /// Settings of the whole cluster, from the `config` znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClusterSettings {
     /// Whether commits wait for standbys, and for which.
     pub synchrony: Synchrony,
@@ -152,7 +160,8 @@ pub struct ClusterSettings {
 }
 
 /// Whether commits wait for standbys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Synchrony {
     /// They do not.
     #[default]
@@ -188,7 +197,8 @@ impl Default for ClusterSettings {
 }
 
 /// Content and version of the `sync` znode.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SyncRecord {
     /// The primary that wrote it.
     pub leader: Option<NodeName>,
@@ -203,7 +213,7 @@ pub struct SyncRecord {
 }
 
 /// The `failover` znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverRequest {
     /// The primary that shall step down; absent in a plain failover.
     pub leader: Option<NodeName>,
@@ -216,7 +226,8 @@ pub struct FailoverRequest {
 }
 
 /// Content and version of the `failsafe` znode: written by leaders only, under their epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FailsafeRecord {
     /// Where it is not empty, nobody else may lead.
     pub members: BTreeSet<NodeName>,
@@ -228,7 +239,7 @@ pub struct FailsafeRecord {
 ///
 /// It outlives the agent that gave it, as the lease does, but not the host; see [`crate::decide`] for a host that has
 /// just booted.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
     /// The primary that asked.
     pub to: NodeName,
@@ -246,7 +257,8 @@ impl Promise {
 }
 
 /// A member's own znode, as far as decisions need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Member {
     /// It says that it runs as primary.
     pub is_primary: bool,
@@ -294,7 +306,8 @@ impl Default for Member {
 }
 
 /// The `history` and `pgha/timelines` znodes: the cluster's timeline, its ancestry, and how each timeline began.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct History {
     /// The timeline of the newest primary that has recorded it; `None` while there is no record but the ancestry.
     pub newest: Option<Timeline>,
@@ -321,7 +334,8 @@ impl History {
 }
 
 /// The local Postgres.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Postgres {
     /// No data directory, or an empty one.
     NoData,
@@ -348,7 +362,7 @@ pub enum Postgres {
 }
 
 /// What `pg_controldata` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     /// The cluster's identity.
     pub system_id: SystemId,
@@ -367,7 +381,8 @@ pub struct Control {
 }
 
 /// `Database cluster state`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ControlState {
     /// Was a primary, and was shut down cleanly.
     ShutDown,
@@ -382,7 +397,7 @@ pub enum ControlState {
 }
 
 /// A Postgres that answers queries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// The cluster's identity.
     pub system_id: SystemId,
@@ -393,7 +408,8 @@ pub struct Running {
 }
 
 /// What a running Postgres is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Accepts writes.
     Primary(Primary),
@@ -402,7 +418,7 @@ pub enum Role {
 }
 
 /// A running primary.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Primary {
     /// End of the flushed WAL.
     pub flushed: Lsn,
@@ -419,7 +435,8 @@ pub struct Primary {
 }
 
 /// The physical slots of a server.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Slots {
     /// All.
     pub all: BTreeSet<SlotName>,
@@ -428,7 +445,7 @@ pub struct Slots {
 }
 
 /// A row of `pg_stat_replication`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
     /// `application_name`.
     pub name: String,
@@ -441,7 +458,7 @@ pub struct Sender {
 }
 
 /// A running standby.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
     /// End of the WAL received and flushed.
     pub received: Lsn,
@@ -467,7 +484,8 @@ impl Standby {
 }
 
 /// What this data directory has been through, kept across restarts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Past {
     /// The last timeline that this member began by a promotion.
     pub promoted_to: Option<Timeline>,
@@ -482,7 +500,8 @@ pub struct Past {
 }
 
 /// A slow action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum JobKind {
     /// `initdb`.
     Bootstrap,
@@ -501,7 +520,7 @@ pub enum JobKind {
 }
 
 /// A slow action under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningJob {
     /// What.
     pub kind: JobKind,
@@ -512,7 +531,7 @@ pub struct RunningJob {
 }
 
 /// A slow action that ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedJob {
     /// What.
     pub kind: JobKind,
@@ -521,7 +540,8 @@ pub struct EndedJob {
 }
 
 /// How a slow action ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// As intended.
     Done,
@@ -532,7 +552,7 @@ pub enum Outcome {
 }
 
 /// Answers of the other members.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PeerAnswers {
     /// When they were asked.
     pub asked: Instant,
@@ -541,7 +561,7 @@ pub struct PeerAnswers {
 }
 
 /// How far a member is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerPosition {
     /// Its timeline.
     pub timeline: Timeline,
@@ -554,7 +574,8 @@ pub struct PeerPosition {
 }
 
 /// The disk under the data directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Disk {
     /// It takes writes.
     #[default]
@@ -579,7 +600,8 @@ impl std::fmt::Display for Disk {
 }
 
 /// The kernel watchdog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Watchdog {
     /// Configured off.
     Off,
@@ -592,7 +614,8 @@ pub enum Watchdog {
 }
 
 /// What was asked of this member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Request {
     /// The service shall stop, and Postgres with it.
     Shutdown,

@@ -1,11 +1,14 @@
 //! How a data directory at rest comes back under a leader: start, rewind or copy.
 
+use serde::{Deserialize, Serialize};
+
 use crate::lsn::Timeline;
 use crate::name::NodeName;
 use crate::observation::{Control, ControlState, History, Member, Past, Standby};
 
 /// A rung of the ladder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rung {
     /// Start and stream.
     #[default]

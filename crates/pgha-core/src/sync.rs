@@ -13,6 +13,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::lsn::Lsn;
 use crate::name::NodeName;
 use crate::observation::{ClusterSettings, Member, Primary, Sender, SyncRecord, Synchrony};
@@ -38,7 +40,8 @@ pub enum Step {
 }
 
 /// What must be remembered between steps: how far the setting that Postgres has is known to have come.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Floor {
     /// Ordered while every process had the setting before it: then what they show of themselves tells whether they have
     /// this one.
@@ -61,7 +64,8 @@ pub enum Names {
 }
 
 /// How it asks. Where it asks for all of them the two mean the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Form {
     /// `2 (a,b,c)`: the first two that are connected.
     First,

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::invariant::Violation;
+use crate::journal::Journals;
 use crate::mutant::Mutant;
 use crate::reach::Reached;
 use crate::scenario::Scenario;
@@ -39,6 +40,15 @@ pub fn play(scenario: Scenario, mutant: Option<Mutant>, trace: bool) -> Outcome 
         events: world.queue.made(),
         story: world.story.unwrap_or_default(),
     }
+}
+
+/// Plays one for the journals that it leaves.
+#[doc(hidden)]
+pub fn journals(scenario: Scenario) -> Journals {
+    let mut world = World::new(scenario, None, false);
+    world.journals = Some(Journals::default());
+    world.run();
+    world.journals.unwrap_or_default()
 }
 
 /// The result of many histories.

@@ -10,6 +10,7 @@
 //! | [`oracle`], [`invariant`] | what clients were told, and what must hold |
 //! | [`mutant`] | faults in the code that the simulator must find |
 //! | [`history`], [`shrink`], [`reach`] | running one, making it small, and what was reached |
+//! | [`replay`] | what agents in the field have decided, decided again |
 
 #![forbid(unsafe_code)]
 
@@ -20,11 +21,14 @@ pub mod event;
 mod fault;
 pub mod history;
 pub mod invariant;
+#[doc(hidden)]
+pub mod journal;
 mod machine;
 pub mod model;
 pub mod mutant;
 pub mod oracle;
 pub mod reach;
+pub mod replay;
 pub mod scenario;
 pub mod shrink;
 pub mod time;

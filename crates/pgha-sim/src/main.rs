@@ -1,13 +1,15 @@
-//! `pgha-sim`: plays histories, shows them, and makes failing ones small.
+//! `pgha-sim`: plays histories, shows them, and makes failing ones small; replays the journals of agents.
 
-use std::io::IsTerminal;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use pgha_sim::history::{play, sweep};
 use pgha_sim::mutant::Mutant;
+use pgha_sim::replay::replay;
 use pgha_sim::scenario::Scenario;
 use pgha_sim::shrink::shrink;
 
@@ -15,8 +17,10 @@ use pgha_sim::shrink::shrink;
 ///
 /// Exit codes: 0 nothing was broken, 1 something was, 2 wrong arguments.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Play this many seeds.
     #[arg(long, default_value_t = 1000, conflicts_with = "seed")]
     seeds: u64,
@@ -46,13 +50,50 @@ struct Arguments {
     reach: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Decide again what agents have decided, from their journals (/var/lib/pgha/journal), and tell it as a story.
+    ///
+    /// Exit codes: 0 today's core decides the same, 1 it does not, 2 a file cannot be read.
+    Replay {
+        /// Journal files, in their order.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Print the summary only.
+        #[arg(long)]
+        quiet: bool,
+    },
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Replay { files, quiet }) = &arguments.command {
+        return again(files, *quiet);
+    }
     let good = match arguments.seed {
         Some(seed) => one(seed, &arguments),
         None => many(&arguments),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn again(files: &[PathBuf], quiet: bool) -> ExitCode {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let replayed = replay(files, quiet, &mut out).and_then(|summary| {
+        writeln!(out, "{summary}")?;
+        out.flush()?;
+        Ok(summary.agrees())
+    });
+    match replayed {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // What was told before it comes first.
+            let _ = out.flush();
+            eprintln!("pgha-sim: {error}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn one(seed: u64, arguments: &Arguments) -> bool {

@@ -19,6 +19,7 @@ use pgha_core::timing::Timing;
 use crate::agent::Agent;
 use crate::event::{Event, Queue, Who};
 use crate::invariant::Violation;
+use crate::journal::Journals;
 use crate::model::network::Network;
 use crate::model::postgres::Postgres;
 use crate::model::wal::Wal;
@@ -131,6 +132,8 @@ pub struct World {
     pub violation: Option<Violation>,
     /// The story so far, where it is wanted.
     pub story: Option<Vec<String>>,
+    /// The agents' journals, where they are wanted.
+    pub journals: Option<Journals>,
     ended: bool,
 }
 
@@ -190,6 +193,7 @@ impl World {
             mutant,
             violation: None,
             story: trace.then(Vec::new),
+            journals: None,
             ended: false,
             scenario,
         };

@@ -34,6 +34,7 @@ use crate::context::Context;
 use crate::dcs::{DcsError, Known, Write, ZooKeeper};
 use crate::disk::Probe;
 use crate::jobs::Job;
+use crate::journal::Journal;
 use crate::lease_file::{LeaseFile, Record};
 use crate::watchdog::Watchdog;
 use crate::{clock, systemd};
@@ -56,6 +57,7 @@ pub(crate) struct Agent {
     context: Arc<Context>,
     settings: Settings,
     memory: Memory,
+    journal: Journal,
     zookeeper: ZooKeeper,
     known: Known,
     dcs_seen: Option<Instant>,
@@ -101,17 +103,19 @@ impl Agent {
         let lease = lease_file.read().ok().flatten().map(|record| record.lease);
         let tags = MemberTags::from(&config.tags);
         let (publisher, published) = watch::channel(Arc::new(Published::new(config)));
+        let settings = Settings {
+            me: config.name.clone(),
+            timing,
+            nofailover: tags.nofailover(),
+            failover_priority: tags.failover_priority(),
+            replicatefrom: config.tags.replicatefrom.clone(),
+            nostream: config.tags.nostream,
+            standstill: STANDSTILL,
+            watchdog_required: config.watchdog.mode == pgha_core::config::WatchdogMode::Required,
+        };
         let agent = Self {
-            settings: Settings {
-                me: config.name.clone(),
-                timing,
-                nofailover: tags.nofailover(),
-                failover_priority: tags.failover_priority(),
-                standstill: STANDSTILL,
-                replicatefrom: config.tags.replicatefrom.clone(),
-                nostream: config.tags.nostream,
-                watchdog_required: config.watchdog.mode == pgha_core::config::WatchdogMode::Required,
-            },
+            journal: Journal::open(config, &settings),
+            settings,
             memory: Memory::default(),
             zookeeper: ZooKeeper::new(config, wake.clone()),
             known: observe::recall(config),
@@ -189,6 +193,7 @@ impl Agent {
         self.keep_schedule(&mut seen);
         let decision = decide(&self.settings, &self.memory, &seen.observation);
         self.explain(&decision.reason);
+        self.journal.record(&self.memory, &seen.observation, &decision);
         self.memory = decision.memory;
         self.ended = None;
         if self.request == Some(Request::Reinitialize) {

@@ -22,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::ControlFlow::{self, Break, Continue};
 
+use serde::{Deserialize, Serialize};
+
 use crate::action::Action;
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{NodeName, SlotName};
@@ -35,7 +37,7 @@ use crate::time::{Instant, Millis};
 use crate::timing::Timing;
 
 /// What a member knows without looking: from its own configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Its name.
     pub me: NodeName,
@@ -56,7 +58,8 @@ pub struct Settings {
 }
 
 /// What one decision leaves for the next. Lost when the agent restarts; nothing of it is needed for safety.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Memory {
     /// See [`sync::Floor`].
     pub sync_floor: sync::Floor,
@@ -97,7 +100,8 @@ pub struct Memory {
 ///
 /// Only leaders write the record, one write at a time, and ZooKeeper shows a session what it has written itself: what a
 /// leader has seen and what it has ordered since is all that can be there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Electorate {
     /// Failsafe mode is on.
     pub on: bool,
@@ -124,7 +128,7 @@ impl Memory {
 }
 
 /// A standby that neither streams nor replays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standstill {
     /// Where it stands.
     pub position: Lsn,
@@ -133,7 +137,7 @@ pub struct Standstill {
 }
 
 /// A checkpoint that was ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointOrder {
     /// For this timeline.
     pub timeline: Timeline,
@@ -145,7 +149,7 @@ pub struct CheckpointOrder {
 const CHECKPOINT_PATIENCE: Millis = Millis::from_secs(60);
 
 /// A failed slow action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     /// What failed.
     pub kind: JobKind,

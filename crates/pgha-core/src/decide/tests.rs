@@ -612,6 +612,22 @@ prop_compose! {
     }
 }
 
+proptest! {
+    #[test]
+    fn what_is_written_down_is_decided_the_same(obs in any_observation(), earlier in any_observation()) {
+        use crate::journal::{Head, Line, Turn, lines};
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let memory = decide(&settings(), &Memory::default(), &earlier).memory;
+        let decision = decide(&settings(), &memory, &obs);
+        let turn = Turn::new(1, at, &memory, &obs, &decision);
+        let file = [Head::new(at, at, settings()).render(), turn.render()].concat();
+        let read: Vec<Line> = lines(&file).map(|line| line.map(|(_, line)| line)).collect::<Result<_, _>>()?;
+        let [Line::Head(head), Line::Turn(again)] = read.as_slice() else { panic!("a head and a turn") };
+        prop_assert_eq!(again.as_ref(), &turn);
+        prop_assert_eq!(decide(&head.settings, &again.memory, &again.observation), decision);
+    }
+}
+
 fn is_write(action: &Action) -> bool {
     matches!(
         action,

@@ -174,6 +174,9 @@ impl World {
             replicatefrom: self.scenario.relayed(host).map(|relay| self.names[relay].clone()),
             nostream: false,
         };
+        if let Some(journals) = &mut self.journals {
+            journals.start(self.now, &settings);
+        }
         let host_state = &mut self.hosts[host];
         host_state.agent_starts += 1;
         host_state.agent_frozen_until = Time(0);
@@ -297,6 +300,9 @@ impl World {
         let news = agent.last.as_ref() != Some(&decision.reason);
         if news {
             self.reached.decided(agent.last.as_ref(), &decision.reason);
+        }
+        if let Some(journals) = &mut self.journals {
+            journals.turn((self.now, agent.turn), &agent.settings, &agent.memory, &observation, &decision);
         }
         agent.memory = decision.memory;
         agent.ended = None;
