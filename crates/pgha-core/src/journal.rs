@@ -13,6 +13,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -154,7 +155,7 @@ impl Turn {
             promise.until = Instant(0);
         }
         if let Dcs::Seen(cluster) = &mut seen.dcs {
-            cluster.optime = Lsn::INVALID;
+            Arc::make_mut(cluster).optime = Lsn::INVALID;
         }
         if let Postgres::Running(running) = &mut seen.postgres {
             match &mut running.role {

@@ -83,6 +83,12 @@ impl NodeName {
     pub fn slot(&self) -> SlotName {
         SlotName(self.0.to_ascii_lowercase().replace(['-', '.'], "_").into())
     }
+
+    /// Whether that slot is this member's: [`Self::slot`], without making it.
+    pub fn owns(&self, slot: &SlotName) -> bool {
+        let plain = |byte: u8| if matches!(byte, b'-' | b'.') { b'_' } else { byte.to_ascii_lowercase() };
+        self.0.len() == slot.0.len() && self.0.bytes().map(plain).eq(slot.0.bytes())
+    }
 }
 
 /// A replication slot's name: 1 to 63 lower-case letters, digits and underscores (`ReplicationSlotValidateName`).

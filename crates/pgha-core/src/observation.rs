@@ -1,6 +1,7 @@
 //! Everything a decision may depend on, gathered by the agent at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +63,7 @@ impl Observation {
 #[serde(rename_all = "snake_case")]
 pub enum Dcs {
     /// Read just now, over a connected session.
-    Seen(Box<Cluster>),
+    Seen(Arc<Cluster>),
     /// No answer; nothing may be written.
     Silent {
         /// When it last answered (or when the agent started).

@@ -2,6 +2,8 @@
 //!
 //! A mutant changes what a decision sees, what it orders, or how the shell does it. Each names the rule that it breaks.
 
+use std::sync::Arc;
+
 use clap::ValueEnum;
 use pgha_core::action::{Action, StartAs};
 use pgha_core::decide::Decision;
@@ -74,6 +76,7 @@ impl Mutant {
     /// Changes what a decision sees.
     pub(crate) fn blind(self, observation: &mut Observation) {
         let Dcs::Seen(cluster) = &mut observation.dcs else { return };
+        let cluster = Arc::make_mut(cluster);
         match self {
             Self::IgnoreSyncRecord => {
                 let standby = matches!(&observation.postgres, Postgres::Running(running)

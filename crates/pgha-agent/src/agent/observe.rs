@@ -74,7 +74,7 @@ impl Agent {
                 self.dcs_seen = Some(now);
                 let (cluster, documents) = understand(&tree, &self.settings.me, &self.known);
                 self.learn_documents(&documents);
-                (Dcs::Seen(Box::new(cluster)), documents)
+                (Dcs::Seen(Arc::new(cluster)), documents)
             }
             Err(error) => {
                 self.complain(vec![error.to_string()]);

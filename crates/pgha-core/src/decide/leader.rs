@@ -393,7 +393,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     // Of members that stream from others, or from nobody.
     let elsewhere = |slot: &SlotName| {
         let mut others = cluster.members.keys().filter(|name| *name != view.me());
-        !wanted.contains(slot) && others.any(|name| name.slot() == *slot)
+        !wanted.contains(slot) && others.any(|name| name.owns(slot))
     };
     let unused: BTreeSet<SlotName> = (primary.slots.all.iter().filter(|slot| view.is_given_up(slot, &settings)))
         .chain(primary.slots.idle.iter().filter(|slot| elsewhere(slot)))

@@ -332,14 +332,9 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         memory.checkpoint = None;
     }
     if let Dcs::Seen(cluster) = &obs.dcs {
-        let present: BTreeSet<SlotName> = cluster.members.keys().map(NodeName::slot).collect();
-        let away = cluster.retained_slots.difference(&present).cloned();
-        memory.away = away
-            .map(|slot| {
-                let since = memory.away.get(&slot).copied().unwrap_or(obs.now);
-                (slot, since)
-            })
-            .collect();
+        let away = |slot: &&SlotName| !cluster.members.keys().any(|name| name.owns(slot));
+        let since = |slot: &SlotName| memory.away.get(slot).copied().unwrap_or(obs.now);
+        memory.away = cluster.retained_slots.iter().filter(away).map(|slot| (slot.clone(), since(slot))).collect();
     }
     let serves = matches!(&obs.postgres, Postgres::Running(_) | Postgres::Mute { .. });
     let led = obs.lease.is_some_and(|lease| obs.past.led_in == Some(lease.epoch));

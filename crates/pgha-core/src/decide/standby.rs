@@ -186,9 +186,8 @@ fn following(
     }
     let wanted = topology::slots_of(cluster, leader, view.me());
     // Left from a time as primary, or of who streams from elsewhere now. Those of strangers are none of our business.
-    let left: BTreeSet<SlotName> = (cluster.members.keys().map(NodeName::slot))
-        .filter(|slot| standby.slots.idle.contains(slot) && !wanted.contains(slot))
-        .collect();
+    let of_a_member = |slot: &&SlotName| cluster.members.keys().any(|name| name.owns(slot));
+    let left: BTreeSet<SlotName> = standby.slots.idle.difference(&wanted).filter(of_a_member).cloned().collect();
     let missing: BTreeSet<SlotName> = wanted.difference(&standby.slots.all).cloned().collect();
     let mut actions = Vec::new();
     if !left.is_empty() {

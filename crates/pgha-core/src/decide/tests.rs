@@ -1,6 +1,7 @@
 //! The rules, one situation at a time; and what must hold in every situation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -110,7 +111,7 @@ fn observe(cluster: Cluster, postgres: Postgres) -> Observation {
     let leads = cluster.leader.as_ref().is_some_and(|leader| leader.name == name("me"));
     Observation {
         now: NOW,
-        dcs: Dcs::Seen(Box::new(cluster)),
+        dcs: Dcs::Seen(Arc::new(cluster)),
         lease: leads.then(lease),
         postgres,
         past: Past { led_in: leads.then_some(Epoch(3)), ..Past::default() },
@@ -265,7 +266,7 @@ fn wal_is_kept_for_a_member_that_is_away_but_not_for_ever() {
     let gone = name("gone").slot();
     let mut obs = observe(cluster(Some("me")), primary());
     if let Dcs::Seen(cluster) = &mut obs.dcs {
-        cluster.retained_slots = [gone.clone()].into();
+        Arc::make_mut(cluster).retained_slots = [gone.clone()].into();
     }
     if let Postgres::Running(running) = &mut obs.postgres
         && let Role::Primary(primary) = &mut running.role
@@ -588,7 +589,7 @@ prop_compose! {
     ) -> Observation {
         Observation {
             now: NOW,
-            dcs: seen.map_or(Dcs::Silent { since: NOW - Millis(500) }, |cluster| Dcs::Seen(Box::new(cluster))),
+            dcs: seen.map_or(Dcs::Silent { since: NOW - Millis(500) }, |cluster| Dcs::Seen(Arc::new(cluster))),
             lease: lease.map(|(ago, epoch)| Lease {
                 epoch: Epoch(epoch), sent: NOW - Millis(ago), counted_from: NOW - Millis(ago + 1000),
             }),

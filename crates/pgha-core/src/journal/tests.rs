@@ -1,6 +1,7 @@
 //! The format: nothing is lost, and what is torn or tampered with is told apart.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::*;
 use crate::decide::{Backoff, CheckpointOrder, Electorate, Standstill, decide};
@@ -79,7 +80,7 @@ fn observation(role: Role) -> Observation {
     let position = PeerPosition { timeline: Timeline(2), position: Lsn(6), looked: Instant(4), can_lead: true };
     Observation {
         now: Instant(1_000_000),
-        dcs: Dcs::Seen(Box::new(cluster())),
+        dcs: Dcs::Seen(Arc::new(cluster())),
         lease: Some(Lease { epoch: Epoch(3), sent: Instant(999_900), counted_from: Instant(998_900) }),
         postgres: Postgres::Running(Box::new(Running { system_id: SystemId(7), timeline: Timeline(2), role })),
         past: Past { promoted_to: Some(Timeline(2)), led_in: Some(Epoch(3)), ..Past::default() },
@@ -177,7 +178,7 @@ fn what_an_older_version_did_not_know_has_its_default() {
     };
     let mut cluster = cluster();
     cluster.config = Some(ClusterSettings::default());
-    assert_eq!(turn.observation.dcs, Dcs::Seen(Box::new(cluster)));
+    assert_eq!(turn.observation.dcs, Dcs::Seen(Arc::new(cluster)));
 }
 
 #[test]
@@ -186,7 +187,7 @@ fn only_the_passing_of_time_is_no_news() {
         let mut seen = observation(role);
         (seen.job, seen.ended, seen.request) = (None, None, None);
         if let Dcs::Seen(cluster) = &mut seen.dcs {
-            cluster.failover = None;
+            Arc::make_mut(cluster).failover = None;
         }
         seen
     };
@@ -198,7 +199,7 @@ fn only_the_passing_of_time_is_no_news() {
         next.memory.standstill = Some(Standstill { position: Lsn(6), since: Instant(5) });
         next.actions = vec![Action::Renew { version: 2, retain: BTreeSet::new() }];
         if let Dcs::Seen(cluster) = &mut next.observation.dcs {
-            cluster.optime = Lsn(1);
+            Arc::make_mut(cluster).optime = Lsn(1);
         }
         if let Postgres::Running(running) = &mut next.observation.postgres {
             match &mut running.role {

@@ -216,7 +216,7 @@ impl Server {
     pub fn slots(&self, names: &[NodeName]) -> Slots {
         let used = |slot: &SlotName| {
             let streams = |member: usize| self.senders.get(member).is_some_and(Option::is_some);
-            names.iter().enumerate().any(|(member, name)| name.slot() == *slot && streams(member))
+            names.iter().enumerate().any(|(member, name)| streams(member) && name.owns(slot))
         };
         Slots { all: self.slots.clone(), idle: self.slots.iter().filter(|slot| !used(slot)).cloned().collect() }
     }

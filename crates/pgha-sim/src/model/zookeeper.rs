@@ -8,6 +8,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{Epoch, NodeName, SlotName};
@@ -52,8 +53,8 @@ pub struct Tree {
     pub history: History,
     /// Version of `history`.
     pub history_version: Option<i32>,
-    /// How agents see it, but for whose session the leader's is.
-    seen: OnceCell<Box<Cluster>>,
+    /// How agents see it, and how the one does whose session leads.
+    seen: [OnceCell<Arc<Cluster>>; 2],
 }
 
 /// A write, with its condition.
@@ -251,7 +252,7 @@ impl Tree {
     }
 
     fn successor(&self) -> Self {
-        Self { zxid: self.zxid + 1, seen: OnceCell::new(), ..self.clone() }
+        Self { zxid: self.zxid + 1, seen: Default::default(), ..self.clone() }
     }
 
     /// Without what a session owned; `None` when it owned nothing.
@@ -269,11 +270,12 @@ impl Tree {
     }
 
     /// As a member sees it through `session`.
-    pub fn view(&self, names: &[NodeName], session: SessionId) -> Box<Cluster> {
-        let seen = self.seen.get_or_init(|| {
-            Box::new(Cluster {
+    pub fn view(&self, names: &[NodeName], session: SessionId) -> Arc<Cluster> {
+        let is_my_session = self.leader.is_some_and(|(_, owner)| owner == session);
+        let seen = self.seen[usize::from(is_my_session)].get_or_init(|| {
+            Arc::new(Cluster {
                 epoch: self.epoch.clone(),
-                leader: self.leader.map(|(who, _)| Leader { name: names[who].clone(), is_my_session: false }),
+                leader: self.leader.map(|(who, _)| Leader { name: names[who].clone(), is_my_session }),
                 initialize: self.initialize,
                 config: self.config.clone(),
                 sync: self.sync.clone(),
@@ -285,11 +287,7 @@ impl Tree {
                 history: self.history.clone(),
             })
         });
-        let mut cluster = seen.clone();
-        if let (Some(leader), Some((_, owner))) = (&mut cluster.leader, self.leader) {
-            leader.is_my_session = owner == session;
-        }
-        cluster
+        seen.clone()
     }
 }
 
