@@ -28,6 +28,8 @@ pub struct Cluster {
     pub profile: Profile,
     /// Whether commits wait for a standby.
     pub synchronous: Synchronous,
+    /// Whether a primary without ZooKeeper goes on while all members promise not to lead.
+    pub failsafe: bool,
     /// Major version of Postgres.
     pub version: u16,
     /// TCP port of Postgres.

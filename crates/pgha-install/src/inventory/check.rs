@@ -44,6 +44,7 @@ pub(super) fn check(inventory: &Inventory) -> Result<Cluster, Vec<Problem>> {
             name,
             profile: inventory.cluster.timing,
             synchronous: inventory.cluster.synchronous,
+            failsafe: inventory.cluster.failsafe,
             version: POSTGRES_VERSION,
             port,
             watchdog: inventory.cluster.watchdog,
@@ -201,7 +202,30 @@ fn hosts(inventory: &Inventory, problems: &mut Problems) -> Vec<Host> {
         }
     }
     slots(inventory, problems);
+    relays(inventory, problems);
     hosts
+}
+
+/// A member that another shall stream from must be one.
+fn relays(inventory: &Inventory, problems: &mut Problems) {
+    let members: BTreeSet<&str> = inventory
+        .hosts
+        .iter()
+        .filter(|host| has(host, Role::Postgres))
+        .map(|host| host.name.get_ref().as_str())
+        .collect();
+    for section in &inventory.hosts {
+        let Some(relay) = &section.tags.replicatefrom else { continue };
+        let own = section.name.get_ref() == relay.as_str();
+        if own || !members.contains(relay.as_str()) {
+            problems.at(
+                section.name.span(),
+                format!("host `{}` is to stream from `{relay}`", section.name.get_ref()),
+                "tags.replicatefrom of this host",
+                if own { "expected another member" } else { "expected the name of a host with the role postgres" },
+            );
+        }
+    }
 }
 
 /// Members whose names differ only in case or punctuation would share one replication slot.

@@ -52,6 +52,9 @@ pub struct ClusterSection {
     /// Whether commits wait for a standby.
     #[serde(default)]
     pub synchronous: Synchronous,
+    /// Whether a primary without ZooKeeper goes on while all members promise not to lead.
+    #[serde(default)]
+    pub failsafe: bool,
     /// Major version of Postgres.
     pub postgres: Option<Spanned<u16>>,
     /// TCP port of Postgres.
@@ -72,6 +75,8 @@ pub enum Synchronous {
     On,
     /// They wait even when no standby is there.
     Strict,
+    /// They wait for any one of all standbys.
+    Quorum,
 }
 
 /// Section `[ssh]`, and the table `ssh` of one host.

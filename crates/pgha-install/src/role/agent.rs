@@ -48,8 +48,9 @@ struct Values<'a> {
     archive_path: Option<String>,
     watchdog: WatchdogMode,
     tags: Vec<Setting>,
-    synchronous: bool,
+    synchronous: &'static str,
     synchronous_strict: bool,
+    failsafe: bool,
     bootstrap: Vec<Setting>,
 }
 
@@ -230,7 +231,12 @@ fn values<'a>(site: &'a Site<'_>) -> Values<'a> {
             .into_iter()
             .map(|(name, value)| Setting { name, value: value.to_string() })
             .collect(),
-        synchronous: cluster.synchronous != Synchronous::Off,
+        synchronous: match cluster.synchronous {
+            Synchronous::Off => "false",
+            Synchronous::On | Synchronous::Strict => "true",
+            Synchronous::Quorum => "\"quorum\"",
+        },
+        failsafe: cluster.failsafe,
         synchronous_strict: cluster.synchronous == Synchronous::Strict,
         bootstrap: settings(BOOTSTRAP.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()),
     }
