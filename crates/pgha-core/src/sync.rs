@@ -558,6 +558,29 @@ mod tests {
     }
 
     #[test]
+    fn without_synchronous_mode_nothing_is_recorded_and_nobody_waits() {
+        let (me, settings) = (name("p"), ClusterSettings::default());
+        let primary = |sync_names: &str| Primary {
+            flushed: Lsn(10),
+            sync_names: sync_names.to_owned(),
+            checkpointer_settled: true,
+            senders: vec![],
+            slots: Slots::default(),
+            checkpoint_pending: false,
+        };
+        let recorded = SyncRecord { leader: Some(me.clone()), version: Some(3), ..SyncRecord::default() };
+        let empty = SyncRecord { version: Some(3), ..SyncRecord::default() };
+        for (record, names, expected) in [
+            (recorded, "\"a\"", Step::Claim(empty.clone())),
+            (empty.clone(), "\"a\"", Step::SetNames(String::new())),
+            (empty, "", Step::Settled),
+        ] {
+            let decided = step(&me, &settings, &record, &primary(names), &BTreeMap::new(), &Floor::default());
+            assert_eq!(decided, (expected, Floor::default()));
+        }
+    }
+
+    #[test]
     fn names_are_spelled_for_postgres() {
         let of = |form, count, names: &[&str]| Names::Of(form, count, names.iter().map(|it| name(it)).collect());
         for (names, text) in [

@@ -1,5 +1,6 @@
 //! The project's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask lab …`.
 
+mod coverage;
 mod demo;
 mod packages;
 mod shell;
@@ -31,6 +32,8 @@ enum Chore {
     },
     /// Run every check and test, those on real hosts included
     Test,
+    /// Count the lines of the rules that unit tests and simulated histories run through; under 95 % is an error
+    Coverage,
     /// Test hosts: up, down, status, exec, power-off … (`cargo xtask lab help`)
     #[command(disable_help_flag = true)]
     Lab {
@@ -57,6 +60,7 @@ fn act(chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Demo { keep, prepared } => demo::run(keep, prepared),
         Chore::Test => test::run(),
+        Chore::Coverage => coverage::run(),
         Chore::Lab { arguments } => {
             shell::run(shell::cargo().args(["build", "--quiet", "--package", "pgha-lab"]))?;
             let program = shell::target_directory()?.join("debug/pgha-lab");

@@ -938,3 +938,27 @@ fn who_led_last_is_not_behind() {
     all.epoch.leader = Some(name("me"));
     assert_eq!(said(&observe(all, standby()))[0], "taking_leadership");
 }
+
+#[test]
+fn a_leader_that_cannot_serve_gives_up() {
+    let unusable = Postgres::Unusable("it is somebody else's".into());
+    assert_eq!(said(&observe(cluster(Some("me")), unusable)), ["data_unusable", "ReleaseLeadership"]);
+    let mut unmade = cluster(Some("me"));
+    unmade.initialize = Initialize::Begun;
+    let obs = observe(unmade, Postgres::NoData);
+    let failed = Backoff { kind: JobKind::Bootstrap, failures: 1, until: NOW + Millis(1) };
+    let memory = Memory { backoff: Some(failed), ..Memory::default() };
+    let decision = decide(&settings(), &memory, &obs);
+    assert_eq!(decision.reason.code(), "cannot_lead");
+    assert!(matches!(decision.actions[..], [.., Action::ReleaseLeadership { .. }]), "{decision:?}");
+}
+
+#[test]
+fn a_failing_disk_makes_no_cluster() {
+    let mut unmade = cluster(None);
+    unmade.initialize = Initialize::Absent;
+    let mut obs = observe(unmade, Postgres::NoData);
+    obs.disk = Disk::Hung;
+    let memory = Memory { disk_since: Some(NOW - Millis(1000)), ..Memory::default() };
+    assert_eq!(decide(&settings(), &memory, &obs).reason, Reason::DiskFailing { disk: Disk::Hung });
+}

@@ -109,6 +109,21 @@ mod tests {
         }
         assert_eq!(Paths::new("/", &cluster).config(), "/demo/config");
         assert_eq!(Paths::new("/a/b", &cluster).epoch(), "/a/b/demo/pgha/epoch");
+        let paths = Paths::new("service", &cluster);
+        // Patroni's names: `patronictl` looks for them there.
+        for (path, name) in [
+            (paths.members(), "members"),
+            (paths.initialize(), "initialize"),
+            (paths.status(), "status"),
+            (paths.sync(), "sync"),
+            (paths.failover(), "failover"),
+            (paths.failsafe(), "failsafe"),
+            (paths.history(), "history"),
+            (paths.optime_leader(), "optime/leader"),
+            (paths.timelines(), "pgha/timelines"),
+        ] {
+            assert_eq!(path, format!("{}/{name}", paths.base()));
+        }
         let member = NodeName::try_from("db1").unwrap();
         assert_eq!(Paths::new("/service", &cluster).member(&member), "/service/demo/members/db1");
     }
