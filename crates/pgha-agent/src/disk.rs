@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,19 +38,21 @@ impl Probe {
     pub(crate) fn begin(data_dir: &Path, patience: Millis) -> io::Result<Self> {
         let state = Arc::new(Mutex::new(State::default()));
         let probe = Self { state: state.clone(), patience };
-        // pg_wal may be on a disk of its own.
-        let places = [data_dir.to_path_buf(), data_dir.join("pg_wal")];
+        let data_dir = data_dir.to_path_buf();
         std::thread::Builder::new().name("disk".to_owned()).stack_size(64 << 10).spawn(move || {
+            let set = |pending, found: Option<Disk>| {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.pending = pending;
+                state.found = found.unwrap_or(state.found);
+            };
+            let mut last = Disk::Sound;
             loop {
-                let set = |pending, found: Option<Disk>| {
-                    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                    state.pending = pending;
-                    state.found = found.unwrap_or(state.found);
-                };
                 set(Some(clock::now()), None);
-                let found = places.iter().map(|place| look(place)).find(|found| *found != Disk::Sound);
-                set(None, Some(found.unwrap_or_default()));
-                std::thread::sleep(if found.is_none() { CALM } else { ANXIOUS });
+                let found = look(&data_dir);
+                // One failure is none: a query that fills the disk with temporary files fails, and they are gone.
+                set(None, Some(if found == last { found } else { Disk::Sound }));
+                last = found;
+                std::thread::sleep(if found == Disk::Sound { CALM } else { ANXIOUS });
             }
         })?;
         Ok(probe)
@@ -65,19 +68,26 @@ impl Probe {
     }
 }
 
-fn look(dir: &Path) -> Disk {
-    // While there is no data there is nothing to write to; a directory that is being copied is left alone.
-    if !dir.join("PG_VERSION").exists() && !dir.join("archive_status").exists() {
-        return Disk::Sound;
-    }
-    let found = of(try_write(&dir.join("pgha.probe")));
-    if found != Disk::Sound {
-        tracing::debug!(dir = %dir.display(), ?found, "the disk takes no writes");
-    }
-    found
+fn look(data_dir: &Path) -> Disk {
+    // pg_wal may be on a disk of its own.
+    let places = [Some(data_dir.to_path_buf()), std::fs::canonicalize(data_dir.join("pg_wal")).ok()];
+    let mut found = places.iter().flatten().filter_map(|dir| place_beside(dir)).map(|place| of(try_write(&place)));
+    found.find(|found| *found != Disk::Sound).unwrap_or_default()
 }
 
-fn try_write(path: &PathBuf) -> io::Result<()> {
+/// Where to write: beside the directory, where that is on the same disk; a file inside could come between `pg_rewind`, which
+/// fails when a file that it is about to remove is gone, and its work. So inside only under a running server.
+fn place_beside(dir: &Path) -> Option<PathBuf> {
+    let parent = dir.parent()?;
+    let same_disk = parent.metadata().ok()?.dev() == dir.metadata().ok()?.dev();
+    let may_write = nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK).is_ok();
+    if same_disk && may_write {
+        return Some(parent.join(".pgha.probe"));
+    }
+    dir.join("postmaster.pid").exists().then(|| dir.join("pgha.probe"))
+}
+
+fn try_write(path: &Path) -> io::Result<()> {
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
         file.write_all(&CONTENT)?;
@@ -88,15 +98,12 @@ fn try_write(path: &PathBuf) -> io::Result<()> {
 }
 
 fn of(tried: io::Result<()>) -> Disk {
-    use io::ErrorKind::{NotFound, PermissionDenied, QuotaExceeded, StorageFull};
-    match tried {
-        Ok(()) => Disk::Sound,
-        Err(error) => match error.kind() {
-            StorageFull | QuotaExceeded => Disk::Full,
-            // The directory was taken away meanwhile, or is not ours: Postgres has its own words for that.
-            NotFound | PermissionDenied => Disk::Sound,
-            _ => Disk::ReadOnly,
-        },
+    use nix::libc::{EDQUOT, EIO, ENOSPC, EROFS};
+    match tried.err().and_then(|error| error.raw_os_error()) {
+        Some(ENOSPC | EDQUOT) => Disk::Full,
+        Some(EROFS | EIO) => Disk::ReadOnly,
+        // Too many open files, no right to write, a directory that was taken away: not the disk's fault.
+        _ => Disk::Sound,
     }
 }
 
@@ -107,8 +114,10 @@ mod tests {
     #[test]
     fn a_sound_disk_keeps_nothing_of_the_probe() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("PG_VERSION"), "15").unwrap();
-        assert_eq!(look(dir.path()), Disk::Sound);
+        let data = dir.path().join("data");
+        std::fs::create_dir_all(data.join("pg_wal")).unwrap();
+        assert_eq!(place_beside(&data), Some(dir.path().join(".pgha.probe")));
+        assert_eq!(look(&data), Disk::Sound);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(look(&dir.path().join("gone")), Disk::Sound);
     }
@@ -120,6 +129,7 @@ mod tests {
         assert_eq!(of_errno(nix::libc::EDQUOT), Disk::Full);
         assert_eq!(of_errno(nix::libc::EROFS), Disk::ReadOnly);
         assert_eq!(of_errno(nix::libc::EIO), Disk::ReadOnly);
+        assert_eq!(of_errno(nix::libc::EMFILE), Disk::Sound);
     }
 
     #[test]

@@ -265,6 +265,7 @@ mod tests {
             guard_alive: true,
             request: None,
             disk: pgha_core::observation::Disk::Sound,
+            up_since: Instant(0),
             namesake: None,
             promise: None,
         }

@@ -12,20 +12,21 @@ use pgha_core::name::{Epoch, NodeName};
 use pgha_core::observation::{Observation, Promise};
 use pgha_core::time::{Instant, Millis};
 
-use crate::files;
+use crate::{clock, files};
 
 /// What was promised, and whether anything may be.
 #[derive(Debug)]
 pub(crate) struct Promises {
     path: PathBuf,
+    up_since: Instant,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     promise: Option<Promise>,
-    /// The loop has reached for the leadership, and does not know yet what has become of that.
-    bid: bool,
+    /// The loop has reached for this leadership, and does not know yet what has become of that.
+    bid: Option<Epoch>,
     /// At the last look this member had nothing to do with the leadership. False until it has looked once.
     free: bool,
     /// The newest leadership that it has seen.
@@ -47,20 +48,39 @@ pub(crate) enum Refusal {
 }
 
 impl Promises {
-    /// In `run_dir`: a promise outlives the agent, not the host. (What a host that has just booted may have promised is
-    /// for the decision.)
+    /// In `run_dir`: a promise outlives the agent, not the host. What a host that was just started may have promised is for
+    /// the decision; the clock does not tell, it is the same for a container and its host.
     pub(crate) fn open(run_dir: &std::path::Path) -> io::Result<Self> {
+        let mark = run_dir.join("up-since");
+        let up_since = match std::fs::read_to_string(&mark) {
+            // The clock of another boot: the directory has survived it.
+            Ok(text) => text.trim().parse().map(Instant).ok().filter(|since| *since <= clock::now()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let up_since = if let Some(since) = up_since {
+            since
+        } else {
+            let now = clock::now();
+            files::replace(&mark, now.0.to_string().as_bytes())?;
+            now
+        };
         let path = run_dir.join("promise.json");
         let promise = match std::fs::read(&path) {
             Ok(bytes) => Some(serde_json::from_slice(&bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { path, state: Mutex::new(State { promise, ..State::default() }) })
+        Ok(Self { path, up_since, state: Mutex::new(State { promise, ..State::default() }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the first agent ran since the host, or its container, was started.
+    pub(crate) fn up_since(&self) -> Instant {
+        self.up_since
     }
 
     /// For an observation.
@@ -71,18 +91,28 @@ impl Promises {
     /// The loop has looked. `settled`: it has seen that the leadership is not this member's, and no write is on its way.
     pub(crate) fn looked(&self, seen: &Observation, settled: bool, epoch: Option<Epoch>) {
         let mut state = self.state();
-        state.bid &= !settled;
-        state.free = !state.bid && seen.lease.is_none() && !seen.may_accept_writes();
+        // A look may be older than the bid, but not if it shows that leadership or a later one.
+        let known = settled.then_some(epoch).flatten();
+        state.bid = state.bid.filter(|bid| known.is_none_or(|known| known < *bid));
+        state.free = state.bid.is_none() && seen.lease.is_none() && !seen.may_accept_writes();
         state.newest = state.newest.max(epoch.unwrap_or_default());
     }
 
-    /// The loop is about to reach for the leadership, in a cluster that has seen `epoch`. Says whether it may.
+    /// The loop is about to reach for the leadership `epoch`. Says whether it may.
     pub(crate) fn bid(&self, now: Instant, epoch: Epoch) -> bool {
         let mut state = self.state();
-        let binds = state.promise.as_ref().is_some_and(|promise| promise.holds(now) && epoch <= promise.epoch);
-        state.bid |= !binds;
-        state.free &= binds;
-        !binds
+        let binds = |promise: &Promise| promise.holds(now) && epoch <= promise.epoch.next();
+        if state.promise.as_ref().is_some_and(binds) {
+            return false;
+        }
+        state.bid = Some(epoch);
+        state.free = false;
+        true
+    }
+
+    /// Nothing came of it, for certain.
+    pub(crate) fn withdraw(&self) {
+        self.state().bid = None;
     }
 
     /// Gives this member's word, for `length` from `now`.
@@ -129,18 +159,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let promises = free(dir.path());
         assert_eq!(give(&promises, 3, 10), Ok(()));
-        assert!(!promises.bid(Instant(1009), Epoch(3)));
+        assert!(!promises.bid(Instant(1009), Epoch(4)));
         let restarted = Promises::open(dir.path()).unwrap();
-        assert!(!restarted.bid(Instant(1009), Epoch(3)));
-        assert!(restarted.bid(Instant(1009), Epoch(4)), "another has led since");
-        assert!(promises.bid(Instant(1010), Epoch(3)));
+        assert!(!restarted.bid(Instant(1009), Epoch(4)));
+        assert!(restarted.bid(Instant(1009), Epoch(5)), "another has led since");
+        assert!(promises.bid(Instant(1010), Epoch(4)));
     }
 
     #[test]
     fn who_reaches_for_the_leadership_gives_no_word() {
         let dir = tempfile::tempdir().unwrap();
         let promises = free(dir.path());
-        assert!(promises.bid(Instant(0), Epoch(3)));
+        assert!(promises.bid(Instant(0), Epoch(4)));
         assert_eq!(give(&promises, 3, 0), Err(Refusal::Leading));
         assert_eq!(give(&Promises::open(dir.path()).unwrap(), 3, 0), Err(Refusal::Leading), "before the first look");
     }

@@ -1,12 +1,12 @@
 //! What a decision may order. Each action carries its own guard, so that doing it late does no harm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::lsn::Timeline;
+use crate::lsn::{Lsn, Timeline};
 use crate::name::{Epoch, NodeName, SlotName, SystemId};
-use crate::observation::SyncRecord;
+use crate::observation::{PermanentSlot, SyncRecord};
 use crate::time::Instant;
 
 /// One step. The executor does them in order and stops at the first that fails; it never repeats one by itself.
@@ -123,6 +123,12 @@ pub enum Action {
     SetSyncNames(String),
     /// Create the physical slots that members will stream through.
     CreateSlots(BTreeSet<SlotName>),
+    /// Create permanent logical slots, each in its database with its plugin; in the background.
+    CreateLogicalSlots(BTreeMap<SlotName, PermanentSlot>),
+    /// Move permanent slots of a standby on to where the leader's are; in the background.
+    AdvanceSlots(BTreeMap<SlotName, Lsn>),
+    /// Copy these logical slots from this member, while Postgres is stopped; as a job, which leaves it stopped.
+    CopySlots(NodeName, BTreeSet<SlotName>),
     /// Drop the slots of members that stream from elsewhere or are away: unused slots keep WAL for ever.
     DropSlots(BTreeSet<SlotName>),
     /// Write a checkpoint so that `pg_rewind` on others sees the new timeline; in the background.

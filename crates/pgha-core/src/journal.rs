@@ -21,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::action::Action;
 use crate::decide::{Decision, Memory, Settings};
 use crate::lsn::Lsn;
-use crate::observation::{Dcs, Observation, Postgres, Role};
+use crate::observation::{Dcs, Observation, Postgres, Role, Slots};
 use crate::time::{Instant, Millis};
 
 /// The version of the format. A field that is new and has a default needs no new version.
@@ -126,12 +126,14 @@ impl Turn {
     }
 
     /// Whether the turn is worth a line, after the one that was written last: it has another reason, orders more than
-    /// the renewal of a lease, differs in more than the passing of time, or comes a heartbeat later.
+    /// what is done every second, differs in more than the passing of time, or comes a heartbeat later.
     ///
     /// Time passes in the clock, in the times that the lease is counted from, and in the WAL positions of servers that run.
     pub fn is_news_after(&self, last: &Self) -> bool {
         (&self.code, &self.text) != (&last.code, &last.text)
-            || !self.actions.iter().all(|action| matches!(action, Action::Renew { .. }))
+            || !self.actions.iter().all(|action| {
+                matches!(action, Action::Renew { .. } | Action::RenewByPromise { .. } | Action::AdvanceSlots(_))
+            })
             || self.observation.now.since(last.observation.now) >= HEARTBEAT
             || self.memory_out_of_time() != last.memory_out_of_time()
             || self.observation_out_of_time() != last.observation_out_of_time()
@@ -141,6 +143,10 @@ impl Turn {
         let mut memory = self.memory.clone();
         if let Some(standstill) = &mut memory.standstill {
             (standstill.position, standstill.since) = (Lsn::INVALID, Instant(0));
+        }
+        memory.asked = None;
+        if let Some(trouble) = &mut memory.disk {
+            trouble.flushed = None;
         }
         memory
     }
@@ -155,19 +161,29 @@ impl Turn {
             promise.until = Instant(0);
         }
         if let Dcs::Seen(cluster) = &mut seen.dcs {
-            Arc::make_mut(cluster).optime = Lsn::INVALID;
+            let cluster = Arc::make_mut(cluster);
+            cluster.optime = Lsn::INVALID;
+            cluster.slot_positions.clear();
         }
         if let Postgres::Running(running) = &mut seen.postgres {
             match &mut running.role {
                 Role::Primary(primary) => {
                     primary.flushed = Lsn::INVALID;
+                    forget_positions(&mut primary.slots);
                     primary.senders.iter_mut().for_each(|sender| sender.flushed = Lsn::INVALID);
                 }
-                Role::Standby(standby) => (standby.received, standby.replayed) = (Lsn::INVALID, Lsn::INVALID),
+                Role::Standby(standby) => {
+                    (standby.received, standby.replayed) = (Lsn::INVALID, Lsn::INVALID);
+                    forget_positions(&mut standby.slots);
+                }
             }
         }
         seen
     }
+}
+
+fn forget_positions(slots: &mut Slots) {
+    slots.physical.values_mut().chain(slots.logical.values_mut()).for_each(|slot| slot.position = Lsn::INVALID);
 }
 
 /// The lines of a file, each with its number. What a crash has torn off at the end is not among them: see [`torn`].

@@ -39,6 +39,9 @@ pub struct Observation {
     /// The disk under the data directory.
     #[serde(default)]
     pub disk: Disk,
+    /// When the agent first ran after the host (or its container) was started; what was promised before is forgotten.
+    #[serde(default)]
+    pub up_since: Instant,
     /// Another host that runs under this member's name: where its agent answers.
     pub namesake: Option<String>,
     /// This member's word to a primary that cannot reach ZooKeeper.
@@ -93,6 +96,8 @@ pub struct Cluster {
     pub members: BTreeMap<NodeName, Member>,
     /// Slots of members, of those that are away too, that the leader keeps WAL for.
     pub retained_slots: BTreeSet<SlotName>,
+    /// How far the leader's slots were when it last renewed.
+    pub slot_positions: BTreeMap<SlotName, Lsn>,
     /// WAL position of the leader when it last renewed.
     pub optime: Lsn,
     /// The timelines of the cluster, and who began each.
@@ -154,6 +159,8 @@ pub struct ClusterSettings {
     /// A primary that shall stop may take so long before it is killed; only where commits wait. `None`: as long as it
     /// takes.
     pub primary_stop_timeout: Option<Millis>,
+    /// Slots that are there whoever leads.
+    pub permanent_slots: BTreeMap<SlotName, PermanentSlot>,
     /// No automatic failover, start or stop.
     pub paused: bool,
     /// A primary without ZooKeeper goes on for as long as every member that might lead promises not to.
@@ -191,6 +198,7 @@ impl Default for ClusterSettings {
             member_slots_ttl: Millis::from_secs(1800),
             primary_start_timeout: Millis::from_secs(300),
             primary_stop_timeout: None,
+            permanent_slots: BTreeMap::new(),
             paused: false,
             failsafe: false,
         }
@@ -232,6 +240,8 @@ pub struct FailoverRequest {
 pub struct FailsafeRecord {
     /// Where it is not empty, nobody else may lead.
     pub members: BTreeSet<NodeName>,
+    /// There is a record, but it cannot be read: nothing may be concluded from its emptiness.
+    pub unreadable: bool,
     /// Version of the znode; `None` if it does not exist.
     pub version: Option<i32>,
 }
@@ -429,20 +439,52 @@ pub struct Primary {
     pub checkpointer_settled: bool,
     /// Connected standbys.
     pub senders: Vec<Sender>,
-    /// Its physical slots.
+    /// Its replication slots.
     pub slots: Slots,
     /// No checkpoint has been completed on this timeline yet.
     pub checkpoint_pending: bool,
 }
 
-/// The physical slots of a server.
+/// The replication slots of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Slots {
-    /// All.
-    pub all: BTreeSet<SlotName>,
-    /// Those that nobody streams through.
-    pub idle: BTreeSet<SlotName>,
+    /// Physical ones.
+    pub physical: BTreeMap<SlotName, Slot>,
+    /// Logical ones. A standby of Postgres 15 has none but those that its member has copied from a primary.
+    pub logical: BTreeMap<SlotName, Slot>,
+}
+
+/// A replication slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Slot {
+    /// Somebody streams through it.
+    pub active: bool,
+    /// `confirmed_flush_lsn` of a logical one, `restart_lsn` of a physical one: what lies before is not needed any more.
+    pub position: Lsn,
+}
+
+impl Slots {
+    /// Physical ones that nobody streams through.
+    pub fn idle(&self) -> impl Iterator<Item = &SlotName> {
+        self.physical.iter().filter(|(_, slot)| !slot.active).map(|(name, _)| name)
+    }
+}
+
+/// A slot that is there whoever leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PermanentSlot {
+    /// For a receiver of WAL.
+    Physical,
+    /// For a consumer of changes.
+    Logical {
+        /// The database whose changes they are.
+        database: String,
+        /// The output plugin.
+        plugin: String,
+    },
 }
 
 /// A row of `pg_stat_replication`.
@@ -465,11 +507,14 @@ pub struct Standby {
     pub received: Lsn,
     /// End of the WAL replayed.
     pub replayed: Lsn,
+    /// What it has received and replayed is all the WAL that it has. Not so while it replays what it had before it was
+    /// started: `received` is nothing then.
+    pub complete: bool,
     /// The walreceiver is connected.
     pub streaming: bool,
     /// The member it is configured to stream from.
     pub upstream: Option<NodeName>,
-    /// Its physical slots.
+    /// Its replication slots.
     pub slots: Slots,
     /// It has come onto a timeline that its control file does not show yet.
     pub checkpoint_pending: bool,
@@ -518,6 +563,8 @@ pub enum JobKind {
     Rewind,
     /// A fresh copy.
     Clone,
+    /// Logical slots are copied from the leader, while Postgres is stopped.
+    CopySlots,
 }
 
 /// A slow action under way.
@@ -568,6 +615,8 @@ pub struct PeerPosition {
     pub timeline: Timeline,
     /// End of the WAL it has.
     pub position: Lsn,
+    /// There is no more WAL than this on its disk.
+    pub complete: bool,
     /// When it looked, at the earliest; on the clock of who asked.
     pub looked: Instant,
     /// Nothing keeps it from leading but others.

@@ -146,6 +146,8 @@ reasons! {
     /// Standby.
     Replaying = "replaying", Calm, "replaying from the archive, as the tag nostream asks";
     /// Standby.
+    CopyingSlots { leader: NodeName } = "copying_slots", Change, "copying the permanent logical slots that {leader} has and I lack; Postgres is restarted for it";
+    /// Standby.
     Redirecting { leader: NodeName } = "redirecting", Change, "following {leader}";
     /// Standby.
     NotStreaming { leader: NodeName } = "not_streaming", Trouble, "running, but not streaming from {leader}";
@@ -237,6 +239,7 @@ impl fmt::Display for JobKind {
             Self::Promote => "promoting",
             Self::Rewind => "pg_rewind",
             Self::Clone => "making a fresh copy",
+            Self::CopySlots => "copying logical slots",
         })
     }
 }

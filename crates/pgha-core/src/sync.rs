@@ -22,6 +22,9 @@ use crate::observation::{ClusterSettings, Member, Primary, Sender, SyncRecord, S
 /// Stands in `synchronous_standby_names` when commits must wait and nobody is there. No member can have this name.
 const NOBODY: &str = "_pgha_no_standby_";
 
+/// Stands first in a list, so that those after it have another priority than in a list without it. Nor can one have this.
+const FIRST: &str = "_pgha_first_";
+
 /// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -63,13 +66,13 @@ pub enum Names {
     Of(Form, usize, BTreeSet<NodeName>),
 }
 
-/// How it asks. Where it asks for all of them the two mean the same.
+/// How it asks; a walsender shows which of the two it was told. Where it asks for all of them they mean the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// `2 (a,b,c)`: the first two that are connected.
+    /// `2 (_pgha_first_,a,b,c)`: the first two that are connected. Priorities begin with 2.
     First,
-    /// `ANY 2 (a,b,c)`: whichever are first to answer.
+    /// `ANY 2 (a,b,c)`, or `a`: whichever are first to answer. The priority of each is 1.
     Any,
 }
 
@@ -95,8 +98,7 @@ impl Names {
         let form = match shown {
             Self::Of(form, n, those) if *n == count && those == standbys => *form,
             Self::Of(form, _, those) if !those.is_disjoint(standbys) => form.other(),
-            _ if settings.synchrony == Synchrony::Quorum => Form::Any,
-            _ => Form::First,
+            _ => Form::Any,
         };
         Self::Of(form, count, standbys.clone())
     }
@@ -122,9 +124,9 @@ impl Names {
             Self::Of(form, count, standbys) => {
                 let list: Vec<_> = standbys.iter().map(|name| format!("\"{name}\"")).collect();
                 match (form, list.as_slice()) {
-                    (Form::First, [one]) => one.clone(),
-                    (Form::First, _) => format!("{count} ({})", list.join(",")),
+                    (Form::Any, [one]) => one.clone(),
                     (Form::Any, _) => format!("ANY {count} ({})", list.join(",")),
+                    (Form::First, _) => format!("{count} (\"{FIRST}\",{})", list.join(",")),
                 }
             }
         }
@@ -144,7 +146,10 @@ impl Names {
         let read = match (text, text.strip_prefix("ANY ")) {
             (NOBODY, _) => Some(Self::Nobody),
             (_, Some(rest)) => counted(Form::Any, rest),
-            _ => counted(Form::First, text).or_else(|| Some(Self::Of(Form::First, 1, named(text)?))),
+            _ => named(text).filter(|one| one.len() == 1).map(|one| Self::Of(Form::Any, 1, one)).or_else(|| {
+                let filler = format!("(\"{FIRST}\",");
+                text.contains(&filler).then(|| counted(Form::First, &text.replacen(&filler, "(", 1)))?
+            }),
         };
         read.unwrap_or(Self::Nothing)
     }
@@ -162,7 +167,10 @@ impl Names {
     ///
     /// A query shows a setting as soon as its own backend has reloaded it. Backends wait only when the *checkpointer* has
     /// (`UpdateSharedMemoryConfig` sets `sync_standbys_defined`), and are released by *walsenders* according to their own
-    /// copy (`SyncRepReleaseWaiters`); Postgres 15, `syncrep.c`. A walsender's copy shows in its `sync_state`.
+    /// copy (`SyncRepReleaseWaiters`). A walsender's copy shows in its `sync_priority` alone (`SyncRepInitConfig` sets it;
+    /// `sync_state` is made from that and from the setting of whoever asks, `pg_stat_get_wal_senders`): 0 when it is not
+    /// named, its place in a list of which the first ones are waited for, 1 in any other (`SyncRepGetStandbyPriority`).
+    /// All of it in Postgres 15.
     fn applied(&self, primary: &Primary) -> bool {
         let state = |sender: &Sender| match self {
             Self::Of(form, _, standbys) if standbys.iter().any(|name| name.as_str() == sender.name) => Some(*form),
@@ -265,7 +273,7 @@ pub fn step(
     }
     let goal = Voters::new(wanted.clone(), Voters::least(&wanted, &target));
     if record.standbys == goal.standbys && record.quorum == goal.quorum {
-        let turn = matches!(shown, Names::Of(Form::First, ..)) && settings.synchrony == Synchrony::Quorum;
+        let turn = matches!(shown, Names::Of(Form::First, ..));
         return if turn { change(&shown.turned()) } else { (Step::Settled, floor.clone()) };
     }
     if goal.standbys.is_subset(&known.standbys) && goal.quorum >= known.quorum {
@@ -474,7 +482,7 @@ mod tests {
         /// Whatever was, record and setting come to rest at what the settings ask for.
         #[test]
         fn it_comes_to_rest(
-            quorum: bool, strict: bool, count in 1..4_usize, begin in "(|\"a\"|ANY 1 \\(\"a\",\"c\"\\)|2 \\(\"a\",\"b\"\\)|x)",
+            quorum: bool, strict: bool, count in 1..4_usize, begin in "(|\"a\"|ANY 1 \\(\"a\",\"c\"\\)|2 \\(\"_pgha_first_\",\"a\",\"b\"\\)|2 \\(\"a\",\"b\"\\)|x)",
             there in proptest::collection::btree_set(0..3_usize, 0..4), old_quorum in 0..3_usize,
             voters in proptest::collection::btree_set(0..3_usize, 0..4),
         ) {
@@ -513,7 +521,7 @@ mod tests {
             if !(there.is_empty() && strict) {
                 prop_assert_eq!(record.standbys.len(), want, "{:?}, {}", record, shown);
             }
-            prop_assert!(!quorum || there.is_empty() || shown.starts_with("ANY"), "{shown}");
+            prop_assert!(!quorum || there.len() < 2 || shown.starts_with("ANY"), "{shown}");
         }
     }
 
@@ -586,14 +594,16 @@ mod tests {
         for (names, text) in [
             (Names::Nothing, ""),
             (Names::Nobody, NOBODY),
-            (of(Form::First, 1, &["db-2"]), "\"db-2\""),
-            (of(Form::First, 2, &["b", "a"]), "2 (\"a\",\"b\")"),
+            (of(Form::Any, 1, &["db-2"]), "\"db-2\""),
+            (of(Form::First, 1, &["db-2"]), "1 (\"_pgha_first_\",\"db-2\")"),
+            (of(Form::First, 2, &["b", "a"]), "2 (\"_pgha_first_\",\"a\",\"b\")"),
             (of(Form::Any, 1, &["b", "a"]), "ANY 1 (\"a\",\"b\")"),
         ] {
             assert_eq!(names.render(), text);
             assert_eq!(Names::parse(text), names);
         }
         assert_eq!(Names::parse("FIRST 1 (a)"), Names::Nothing);
+        assert_eq!(Names::parse("2 (\"a\",\"b\")"), Names::Nothing, "its priorities are not told from those of ANY");
         assert_eq!(Names::parse("*"), Names::Nothing);
     }
 }

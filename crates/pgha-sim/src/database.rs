@@ -47,12 +47,15 @@ impl World {
 
     pub(crate) fn started(&mut self, who: Who) {
         let (host, now) = (who.host, self.now);
+        // It answers as soon as it is consistent, and may have much to replay before it is at its end.
+        let replays = if self.rng.u8(0..4) == 0 { self.between(500, 12_000) } else { self.between(0, 300) };
         let Some(server) = self.server(who) else { return };
         if server.life != Life::Starting {
             return;
         }
         server.life = Life::Running;
         server.ready = now;
+        server.replays_until = now + replays;
         let primary = server.primary;
         if let Some(data) = &mut self.hosts[host].pg.data {
             data.state = if primary { ControlState::InProduction } else { ControlState::InArchiveRecovery };
@@ -328,6 +331,7 @@ impl World {
                     }
                 }
             }
+            None if server.replays_until > now => {}
             None => {
                 if let Some(upstream) = upstream {
                     self.connect_stream(member, upstream);

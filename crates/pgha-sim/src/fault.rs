@@ -4,6 +4,7 @@ use pgha_core::observation::{ClusterSettings, FailoverRequest, Request, Synchron
 
 use crate::event::{Event, Who};
 use crate::model::network::CLIENTS;
+use crate::model::postgres::Server;
 use crate::model::zookeeper::Write;
 use crate::scenario::{Edit, Fault, LEADER, Moment, Planned, Strike};
 use crate::time::Span;
@@ -40,6 +41,7 @@ impl Fault {
             | Self::Pause
             | Self::RewindFails(_)
             | Self::StopEnsemble
+            | Self::Blackout(_)
             | Self::Failover(_)
             | Self::Scheduled(_)
             | Self::Edit(_)
@@ -175,6 +177,14 @@ impl World {
                 }
                 self.topology_changed();
             }
+            Fault::Blackout(left) => {
+                for host in (0..self.scenario.members).filter(|host| *host != left) {
+                    self.power_off(host);
+                    if host != leader {
+                        self.later(Span::millis(500), Event::PowerOn(host));
+                    }
+                }
+            }
             Fault::DiskFails(host, disk) => {
                 self.hosts[host].disk = disk;
                 self.hosts[host].start_fails_until = until;
@@ -184,6 +194,13 @@ impl World {
                 }
             }
             Fault::Failover(candidate) => {
+                // Whom a primary in failsafe mode does not count on, an operator makes primary only where there is none.
+                let record = &self.zk.committed.failsafe.members;
+                let counted_on = record.is_empty() || record.contains(&self.names[candidate]);
+                let serves = |host: usize| self.hosts[host].pg.server.as_ref().is_some_and(Server::writable);
+                if !counted_on && (0..self.scenario.members).any(serves) {
+                    return;
+                }
                 let candidate = Some(self.names[candidate].clone());
                 self.operate(&Write::Ask(FailoverRequest { leader: None, candidate, later: false, version: 0 }));
             }
@@ -228,6 +245,11 @@ impl World {
             Fault::StopEnsemble => {
                 for server in 0..self.zk.servers.len() {
                     self.server_up(server);
+                }
+            }
+            Fault::Blackout(left) => {
+                for host in (0..self.scenario.members).filter(|host| *host != left) {
+                    self.power_on(host);
                 }
             }
             Fault::DiskFails(host, _) => self.hosts[host].disk = pgha_core::observation::Disk::Sound,

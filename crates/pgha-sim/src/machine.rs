@@ -106,6 +106,7 @@ impl World {
         at.guard_look = None;
         at.lease_file = None;
         at.promise = None;
+        at.up_since = Instant::default();
         at.promised_until = Instant::default();
         at.resets_at = None;
         at.frozen_until = Time(0);

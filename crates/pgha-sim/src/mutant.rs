@@ -58,6 +58,8 @@ pub enum Mutant {
     IgnoreQuorum,
     /// A voter's answer counts however old it is.
     BelieveOldAnswers,
+    /// A voter counts that has not replayed all that it has.
+    BelieveIncompleteAnswers,
     /// A setting counts as applied as soon as a query shows it.
     BelieveShownSetting,
 }
@@ -94,6 +96,11 @@ impl Mutant {
                     for peer in peers.positions.values_mut() {
                         peer.looked = peers.asked;
                     }
+                }
+            }
+            Self::BelieveIncompleteAnswers => {
+                if let Some(peers) = &mut observation.peers {
+                    peers.positions.values_mut().for_each(|peer| peer.complete = true);
                 }
             }
             Self::BelieveShownSetting => {
@@ -156,7 +163,7 @@ impl Mutant {
 
 /// As if every walsender had the setting that a query shows.
 fn show_as_applied(primary: &mut Primary) {
-    let form = if primary.sync_names.starts_with("ANY") { Form::Any } else { Form::First };
+    let form = if primary.sync_names.contains("_pgha_first_") { Form::First } else { Form::Any };
     for sender in &mut primary.senders {
         let named = primary.sync_names.contains(&format!("\"{}\"", sender.name));
         sender.named = named.then_some(form);

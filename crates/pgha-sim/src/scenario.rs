@@ -109,6 +109,8 @@ pub enum Fault {
     LoseZooKeeper(usize),
     /// All servers of ZooKeeper are stopped.
     StopEnsemble,
+    /// All members but this one lose their power; all but the leader have it back at once.
+    Blackout(usize),
     /// A disk takes no writes.
     DiskFails(usize, Disk),
     /// An operator makes another member primary, whatever it has.
@@ -253,15 +255,41 @@ impl Scenario {
             // A voter has for a moment what the others have not, and the primary is gone before any of them looks again.
             for _ in 0..2 * more {
                 let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
-                let part = Fault::Part(LEADER, rng.usize(0..members));
+                let behind = rng.usize(0..members);
+                let part = Fault::Part(LEADER, behind);
                 faults.push(Planned { at, lasts: Span::millis(rng.u64(1000..3000)), fault: part });
                 let at = at + Span::millis(rng.u64(50..1000));
-                faults.push(Planned { at, lasts: Span(1), fault: Fault::KillPostgres(LEADER) });
+                let (lasts, fault) = if rng.u8(0..3) == 0 {
+                    (Span::millis(rng.u64(10_000..40_000)), Fault::Blackout(behind))
+                } else {
+                    (Span(1), Fault::KillPostgres(LEADER))
+                };
+                faults.push(Planned { at, lasts: lasts.min(Span(CALM.since(at).0 - 1)), fault });
             }
         } else if more == 1 {
             let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
             let ambush = Fault::Ambush(Moment::Bid, Strike::LoseZooKeeper);
             faults.push(Planned { at, lasts: Span(CALM.since(at).0 - 1), fault: ambush });
+        } else if more == 2 && settings.failsafe {
+            // A member is away until it is not counted on any more, and comes back when the leader cannot know.
+            let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0 / 2));
+            let away = Timing::of(profile).ttl.0 * 11 + rng.u64(0..8000);
+            let lasts = Span::millis(away).min(Span(CALM.since(at).0 - 1));
+            faults.push(Planned { at, lasts, fault: Fault::Power(rng.usize(0..members)) });
+            let at = (at + lasts) - Span::millis(rng.u64(0..4000));
+            let lasts = Span::millis(rng.u64(20_000..60_000)).min(Span(CALM.since(at).0 - 1));
+            faults.push(Planned { at, lasts, fault: Fault::LoseZooKeeper(LEADER) });
+        } else if more == 3 && settings.is_synchronous() {
+            // A primary is gone when it has just recorded a standby that is late with everything.
+            for _ in 0..3 {
+                let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
+                let longest = Span(CALM.since(at).0 - 1);
+                let slow = Fault::Slow(rng.usize(0..members));
+                faults.push(Planned { at, lasts: Span::millis(30_000).min(longest), fault: slow });
+                let standby = Fault::KillPostgres(rng.usize(0..members));
+                faults.push(Planned { at: at + Span::millis(200), lasts: Span(1), fault: standby });
+                faults.push(Planned { at, lasts: longest, fault: Fault::Ambush(Moment::SyncRecord, Strike::Power) });
+            }
         }
         faults.sort_by_key(|planned| planned.at);
         Self {

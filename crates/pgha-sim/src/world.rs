@@ -68,6 +68,8 @@ pub struct Host {
     pub lease_file: Option<LeaseRecord>,
     /// The word of its member not to lead: under `/run` as well.
     pub promise: Option<Promise>,
+    /// When its agent first ran in this boot.
+    pub up_since: Instant,
     /// Until then all that might lead have given this member their word not to.
     pub promised_until: Instant,
     /// The disk.
@@ -159,6 +161,7 @@ impl World {
                 guard_look: None,
                 lease_file: None,
                 promise: None,
+                up_since: Instant::default(),
                 promised_until: Instant::default(),
                 disk: Disk::Sound,
                 resets_at: None,

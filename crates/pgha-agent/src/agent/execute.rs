@@ -10,7 +10,7 @@ use pgha_core::action::{Action, StartAs};
 use pgha_core::config::join_host_port;
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{Epoch, NodeName, SlotName};
-use pgha_core::observation::{Dcs, JobKind, PeerAnswers, PeerPosition, SyncRecord};
+use pgha_core::observation::{Dcs, JobKind, PeerAnswers, PeerPosition, PermanentSlot, SyncRecord};
 use pgha_core::time::Millis;
 use pgha_core::wire::rest::FailsafeBody;
 use pgha_core::wire::{self, FailoverRequest, HistoryLine, Status, SyncState, Timelines};
@@ -18,11 +18,11 @@ use pgha_core::wire::{self, FailoverRequest, HistoryLine, Status, SyncState, Tim
 use super::observe::{Seen, upstream};
 use super::{Agent, patience};
 use crate::clock;
-use crate::dcs::{Document, Write};
+use crate::dcs::{DcsError, Document, Write};
 use crate::jobs::{self, Job};
 use crate::postgres::conf::Upstream;
 use crate::postgres::process::Postmaster;
-use crate::postgres::query::RoleSeen;
+use crate::postgres::query::{Connection, RoleSeen};
 
 /// Whether to go on.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub(super) enum Done {
     Exit,
 }
 
+/// How long work on a slot may take in the background.
+const SLOT_PATIENCE: Duration = Duration::from_secs(600);
+
 /// How long another member may take to say how far it is.
 pub(super) const PEER_DEADLINE: Duration = Duration::from_millis(400);
 
@@ -38,11 +41,17 @@ impl Agent {
     pub(super) async fn execute(&mut self, action: Action, seen: &Seen) -> anyhow::Result<Done> {
         match action {
             Action::TakeLeadership { version, epoch, initialize } => {
-                let seen = Epoch(epoch.0.saturating_sub(1));
-                if self.lease.is_none() && !self.context.promises.bid(clock::now(), seen) {
+                // Who serves already takes again what it has.
+                if self.lease.is_none() && !self.context.promises.bid(clock::now(), epoch) {
                     anyhow::bail!("this member has just promised not to lead");
                 }
-                self.write(Write::Take { version, epoch, initialize }).await?;
+                let patience = patience(&self.settings.timing);
+                let done = self.zookeeper.write(Write::Take { version, epoch, initialize }, patience).await;
+                self.take_acknowledgements();
+                if let Err(DcsError::Changed(_) | DcsError::Disconnected | DcsError::InFlight) = &done {
+                    self.context.promises.withdraw();
+                }
+                done?;
             }
             Action::ReownLeadership { version, epoch } => {
                 self.write(Write::Reown { version, epoch }).await?;
@@ -89,6 +98,12 @@ impl Agent {
                 self.signal_reload()?;
             }
             Action::CreateSlots(slots) => self.create_slots(&slots).await?,
+            Action::CreateLogicalSlots(slots) => self.create_logical_slots(slots),
+            Action::AdvanceSlots(slots) => self.advance_slots(slots, seen),
+            Action::CopySlots(leader, slots) => {
+                let source = source(seen, &leader)?;
+                self.begin(JobKind::CopySlots, false, jobs::copy_slots(self.context.clone(), source, slots));
+            }
             Action::DropSlots(slots) => self.drop_slots(&slots).await?,
             Action::Checkpoint => self.checkpoint_in_background(),
             Action::Rewind(leader) => {
@@ -113,7 +128,8 @@ impl Agent {
             }
             Action::CancelJob => {
                 if let Some(job) = self.job.take() {
-                    self.ended = Some(job.cancel().await);
+                    let ended = job.cancel().await;
+                    self.job_ended(ended);
                 }
             }
             Action::ArmWatchdog => {
@@ -163,9 +179,14 @@ impl Agent {
                 let name = NodeName::try_from(sender.name.as_str()).ok()?;
                 Some((name.slot().to_string(), sender.flushed))
             });
+            let slots = &primary.slots;
+            let permanent = cluster.config.iter().flat_map(|config| config.permanent_slots.keys()).filter_map(|name| {
+                let slot = slots.physical.get(name).or_else(|| slots.logical.get(name))?;
+                Some((name.to_string(), slot.position))
+            });
             status = Status {
                 optime: primary.flushed,
-                slots: senders.chain([own]).collect::<BTreeMap<String, Lsn>>(),
+                slots: senders.chain([own]).chain(permanent).collect::<BTreeMap<String, Lsn>>(),
                 ..status
             };
         }
@@ -293,7 +314,8 @@ impl Agent {
             // It looked so long before it answered, and it answered after it was asked.
             let looked = asked - Millis(status.looked_ms_ago?);
             let (timeline, position) = (status.timeline?, status.position?);
-            Some((name.clone(), PeerPosition { timeline, position, looked, can_lead: status.can_lead }))
+            let complete = status.position_complete;
+            Some((name.clone(), PeerPosition { timeline, position, complete, looked, can_lead: status.can_lead }))
         });
         let positions = join_all(answers).await.into_iter().flatten().collect();
         tracing::info!(?positions, "asked the other members");
@@ -328,7 +350,9 @@ impl Agent {
         };
         let (body, published) = (&body, &published);
         let answers = members.iter().map(|name| async move {
-            let known = published.documents.members.get(name).and_then(wire::Member::api_address);
+            let documents = &published.documents;
+            let known = documents.members.get(name).and_then(wire::Member::api_address);
+            let known = known.or_else(|| documents.failsafe.address(name));
             let (host, port) = known.ok_or_else(|| "its address is not known".to_owned())?;
             let client = Client::new(&join_host_port(&host, port)).map_err(|error| error.to_string())?;
             let client = client.with_credentials(&secrets.rest_username, &secrets.rest_password);
@@ -372,10 +396,15 @@ impl Agent {
 
     /// `postgresql.conf` settings of the whole cluster.
     fn cluster_parameters(&self) -> BTreeMap<String, String> {
-        match &self.known.config {
-            Some(config) => config.settings().parameters.clone(),
-            None => self.context.config.bootstrap.parameters.clone(),
+        let Some(config) = &self.known.config else {
+            return self.context.config.bootstrap.parameters.clone();
+        };
+        let mut parameters = config.settings().parameters.clone();
+        if config.settings().slots.values().any(|kind| *kind != PermanentSlot::Physical) {
+            // Otherwise the primary would remove rows of catalogs that the copies of its logical slots still need.
+            parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
         }
+        parameters
     }
 
     fn signal_reload(&self) -> anyhow::Result<()> {
@@ -414,10 +443,61 @@ impl Agent {
     async fn drop_slots(&mut self, slots: &BTreeSet<SlotName>) -> anyhow::Result<()> {
         let sql = format!(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-              WHERE slot_name = ANY ({}) AND slot_type = 'physical' AND NOT active",
+              WHERE slot_name = ANY ({}) AND NOT active",
             array(slots)
         );
         Ok(self.eye.connection().execute(&sql, patience(&self.settings.timing)).await?)
+    }
+
+    /// In the background: the making of a logical slot waits for every transaction that runs.
+    fn create_logical_slots(&mut self, slots: BTreeMap<SlotName, PermanentSlot>) {
+        let context = self.context.clone();
+        self.on_slots(async move {
+            for (name, kind) in slots {
+                let PermanentSlot::Logical { database, plugin } = kind else { continue };
+                let mut connection = Connection::to(&context.config, &database, Duration::from_secs(5));
+                let sql = format!(
+                    "SET statement_timeout = 0; SELECT pg_create_logical_replication_slot('{name}', {})",
+                    literal(&plugin)
+                );
+                match connection.execute(&sql, SLOT_PATIENCE).await {
+                    Ok(()) => tracing::info!(slot = %name, database, plugin, "created a permanent logical slot"),
+                    Err(error) => {
+                        tracing::warn!(slot = %name, database, plugin, %error, "cannot create a permanent logical slot");
+                    }
+                }
+            }
+        });
+    }
+
+    /// In the background: a logical slot reads all the WAL in between. Only in its own database can one be moved.
+    fn advance_slots(&mut self, slots: BTreeMap<SlotName, Lsn>, seen: &Seen) {
+        let settings = match &seen.observation.dcs {
+            Dcs::Seen(cluster) => cluster.config.clone().unwrap_or_default(),
+            Dcs::Silent { .. } => return,
+        };
+        let context = self.context.clone();
+        self.on_slots(async move {
+            for (name, position) in slots {
+                let database = match settings.permanent_slots.get(&name) {
+                    Some(PermanentSlot::Logical { database, .. }) => database,
+                    _ => "postgres",
+                };
+                let mut connection = Connection::to(&context.config, database, Duration::from_secs(5));
+                let sql =
+                    format!("SET statement_timeout = 0; SELECT pg_replication_slot_advance('{name}', '{position}')");
+                if let Err(error) = connection.execute(&sql, SLOT_PATIENCE).await {
+                    tracing::warn!(slot = %name, %position, %error, "cannot move a permanent slot on");
+                }
+            }
+        });
+    }
+
+    /// Begins work on slots, unless some is under way: the next look will find what is left.
+    fn on_slots(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        if self.slots.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            self.slots = Some(tokio::spawn(work));
+        }
     }
 
     fn checkpoint_in_background(&self) {
@@ -462,6 +542,11 @@ fn parted_segment(seen: &Seen) -> Option<String> {
     // Segments of 16 MiB, initdb's default: 256 of them to each high half.
     let segment = end.0 >> 24;
     Some(format!("{:08X}{:08X}{:08X}", control.timeline.0, segment >> 8, segment & 0xFF))
+}
+
+/// An SQL text.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// An SQL array. Slot names are letters, digits and underscores, by construction.

@@ -78,6 +78,8 @@ pub(crate) struct Agent {
     announced: publish::Announcements,
     complained: Vec<String>,
     removal: Option<tokio::task::JoinHandle<()>>,
+    slots: Option<tokio::task::JoinHandle<()>>,
+    failures: u32,
 }
 
 /// The end of the loop.
@@ -137,6 +139,8 @@ impl Agent {
             announced: publish::Announcements::default(),
             complained: Vec::new(),
             removal: None,
+            slots: None,
+            failures: 0,
             context,
         };
         Ok((agent, published))
@@ -201,6 +205,7 @@ impl Agent {
             self.request = None;
         }
         let acted = !decision.actions.is_empty();
+        let mut failed = false;
         for action in decision.actions {
             tracing::debug!(?action, "doing");
             let done = self.execute(action, &seen).await;
@@ -210,6 +215,7 @@ impl Agent {
                 Ok(execute::Done::Exit) => return Turn::Exit,
                 Err(error) => {
                     tracing::warn!(%error, "an action failed; looking again");
+                    failed = true;
                     break;
                 }
             }
@@ -217,7 +223,10 @@ impl Agent {
         self.take_acknowledgements();
         self.publish(&seen, &decision.reason).await;
         // After an action the world is another: look again soon, but not in a tight loop.
-        let settle = Duration::from_millis(if acted && self.job.is_none() { 50 } else { u64::MAX });
+        self.failures = if failed { self.failures + 1 } else { 0 };
+        // What fails again and again is not tried twenty times a second.
+        let soon = 50 << self.failures.saturating_sub(1).min(6);
+        let settle = Duration::from_millis(if acted && self.job.is_none() { soon } else { u64::MAX });
         Turn::Again(decision.wake.duration().min(settle).max(Duration::from_millis(10)))
     }
 

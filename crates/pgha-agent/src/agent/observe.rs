@@ -100,6 +100,7 @@ impl Agent {
             guard_alive: guard::is_alive(&self.context.config.run_dir, now),
             request: self.request,
             disk: self.disk.state(now),
+            up_since: self.context.promises.up_since(),
             namesake,
             promise: self.context.promises.current(),
         };
@@ -256,10 +257,13 @@ impl Eye {
         self.memory.was_primary = matches!(heartbeat.role, RoleSeen::Primary(_));
         let role = match &heartbeat.role {
             RoleSeen::Primary(primary) => Role::Primary(primary.clone()),
-            RoleSeen::Standby { received, replayed, streaming, slots, checkpoint_pending, paused, .. } => {
+            RoleSeen::Standby {
+                received, replayed, complete, streaming, slots, checkpoint_pending, paused, ..
+            } => {
                 Role::Standby(Standby {
                     received: *received,
                     replayed: *replayed,
+                    complete: *complete,
                     streaming: *streaming,
                     slots: slots.clone(),
                     checkpoint_pending: *checkpoint_pending,

@@ -46,11 +46,22 @@ pub(crate) struct Published {
     pub(crate) documents: Documents,
     pub(crate) job: Option<JobKind>,
     /// How far this member is, and when it looked.
-    pub(crate) position: Option<(Timeline, Lsn, Instant)>,
+    pub(crate) position: Option<Position>,
     /// Nothing about this member itself keeps it from leading.
     pub(crate) can_lead: bool,
     /// What it has promised.
     pub(crate) promise: Option<Promise>,
+}
+
+/// How far a member is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Position {
+    pub(crate) timeline: Timeline,
+    pub(crate) lsn: Lsn,
+    /// There is no more WAL than this on its disk.
+    pub(crate) complete: bool,
+    /// Just before it looked.
+    pub(crate) looked: Instant,
 }
 
 /// The last announcement of this member.
@@ -103,6 +114,10 @@ impl Agent {
             None => self.publisher.borrow().leads,
         };
         let mut status = status(config, seen, job, self.watchdog.state());
+        if self.memory.relay(&self.settings).is_none() {
+            // As long as the leader stands in for it.
+            status.tags.0.remove("replicatefrom");
+        }
         status.scheduled_restart = self.scheduled.as_ref().map(Scheduled::announced);
         status.failsafe_mode_is_active = matches!(reason, Reason::Failsafe | Reason::Promised { .. });
         let can_lead = can_lead(&self.settings, &self.memory, observation);
@@ -133,11 +148,12 @@ impl Agent {
             status,
             documents,
             job,
-            position: seen
-                .heartbeat
-                .as_ref()
-                .zip(timeline)
-                .map(|(it, timeline)| (timeline, xlog(it).furthest(), seen.looked)),
+            position: seen.heartbeat.as_ref().zip(timeline).map(|(heartbeat, timeline)| Position {
+                timeline,
+                lsn: xlog(heartbeat).furthest(),
+                complete: !matches!(heartbeat.role, RoleSeen::Standby { complete: false, .. }),
+                looked: seen.looked,
+            }),
             can_lead,
             promise: observation.promise.clone(),
         };
@@ -183,6 +199,7 @@ fn state_and_role(seen: &Seen, job: Option<JobKind>) -> (MemberState, MemberRole
         JobKind::Start => MemberState::Starting,
         JobKind::Stop => MemberState::Stopping,
         JobKind::Rewind | JobKind::Clone => MemberState::CreatingReplica,
+        JobKind::CopySlots => MemberState::Restarting,
         JobKind::Promote | JobKind::Prepare => MemberState::Running,
     });
     let promoting = job == Some(JobKind::Promote);
@@ -318,9 +335,10 @@ pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaS
         epoch: published.epoch,
         lease_ms: published.lease.filter(|_| published.leads).map(|l| l.fence_at(&published.timing).since(now).0),
         watchdog: published.watchdog.to_owned(),
-        timeline: published.position.map(|(timeline, _, _)| timeline),
-        position: published.position.map(|(_, position, _)| position),
-        looked_ms_ago: published.position.map(|(_, _, looked)| now.since(looked).0),
+        timeline: published.position.map(|position| position.timeline),
+        position: published.position.map(|position| position.lsn),
+        position_complete: published.position.is_some_and(|position| position.complete),
+        looked_ms_ago: published.position.map(|position| now.since(position.looked).0),
         can_lead: published.can_lead,
         promised: promise.map(|promise| (promise.to.clone(), promise.until.since(now).0)),
     }

@@ -117,6 +117,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         .and_then(|znode| parse(&mut garbage, &znode.data, wire::FailoverRequest::parse))
         .filter(|request| !request.is_empty());
     let failsafe = raw.failsafe.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::Failsafe::parse));
+    let failsafe_garbage = raw.failsafe.is_some() && failsafe.is_none();
     let history = raw.history.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::History::parse));
     let timelines = raw.timelines.as_ref().and_then(|znode| parse(&mut garbage, &znode.data, wire::Timelines::parse));
     let mut members = BTreeMap::new();
@@ -176,10 +177,14 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         }),
         failsafe: FailsafeRecord {
             members: documents.failsafe.0.keys().cloned().collect(),
+            unreadable: failsafe_garbage,
             version: raw.failsafe.as_ref().map(|znode| znode.version),
         },
         members: documents.members.iter().map(|(name, member)| (name.clone(), member_view(member))).collect(),
         retained_slots: documents.status.retain_slots.iter().filter_map(|name| SlotName::parse(name)).collect(),
+        slot_positions: (documents.status.slots.iter())
+            .filter_map(|(name, position)| Some((SlotName::parse(name)?, *position)))
+            .collect(),
         optime: documents.status.optime,
         history: history_view(&documents.history, documents.timelines.as_ref()),
     };
@@ -205,6 +210,7 @@ fn settings(config: &ClusterConfig) -> ClusterSettings {
         member_slots_ttl: settings.member_slots_ttl,
         primary_start_timeout: settings.primary_start_timeout,
         primary_stop_timeout: Some(settings.primary_stop_timeout).filter(|timeout| timeout.0 > 0),
+        permanent_slots: settings.slots.clone(),
         paused: settings.pause,
         failsafe: settings.failsafe_mode,
     }

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod copy;
+mod copy_slots;
 mod prepare;
 mod promote;
 mod rewind;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use bootstrap::bootstrap;
 pub(crate) use copy::copy;
+pub(crate) use copy_slots::copy_slots;
 use pgha_core::observation::{EndedJob, JobKind, Outcome, RunningJob};
 use pgha_core::time::Instant;
 pub(crate) use prepare::prepare;

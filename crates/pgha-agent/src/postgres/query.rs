@@ -1,12 +1,11 @@
 //! The heartbeat: what a running Postgres says of itself, over the Unix socket, within a deadline.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pgha_core::config::Config;
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{SlotName, SystemId};
-use pgha_core::observation::{Primary, Sender, Slots};
+use pgha_core::observation::{Primary, Sender, Slot, Slots};
 use pgha_core::sync::Form;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
@@ -31,6 +30,7 @@ pub(crate) enum RoleSeen {
     Standby {
         received: Lsn,
         replayed: Lsn,
+        complete: bool,
         streaming: bool,
         conninfo: String,
         slots: Slots,
@@ -113,8 +113,13 @@ SELECT pg_is_in_recovery() AS standby,
        EXISTS (SELECT FROM pg_settings WHERE pending_restart) AS pending_restart,
        coalesce((SELECT wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')
                    FROM pg_stat_activity WHERE backend_type = 'checkpointer'), false) AS checkpointer_settled,
-       ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical') AS slots,
-       ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active) AS idle_slots";
+       coalesce((SELECT wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')
+                   FROM pg_stat_activity WHERE backend_type = 'startup'), false) AS at_the_end";
+
+const SLOTS: &str = "
+SELECT slot_name::text AS name, slot_type = 'logical' AS logical, active,
+       coalesce(confirmed_flush_lsn, restart_lsn)::text AS position
+  FROM pg_replication_slots WHERE NOT temporary";
 
 const SENDERS: &str = "
 SELECT coalesce(usename::text, '') AS usename, application_name, client_addr::text AS client_addr,
@@ -124,12 +129,17 @@ SELECT coalesce(usename::text, '') AS usename, application_name, client_addr::te
 
 impl Connection {
     pub(crate) fn new(config: &Config, deadline: Duration) -> Self {
+        Self::to(config, "postgres", deadline)
+    }
+
+    /// To another database than `postgres`.
+    pub(crate) fn to(config: &Config, database: &str, deadline: Duration) -> Self {
         let mut params = tokio_postgres::Config::new();
         params
             .host_path(&config.postgres.socket_dir)
             .port(config.postgres.port)
             .user(&config.postgres.superuser)
-            .dbname("postgres")
+            .dbname(database)
             .application_name("pgha")
             // Names in the queries mean the system's, whatever a database owner put in front.
             .options("-c search_path=pg_catalog -c statement_timeout=5s -c synchronous_commit=local");
@@ -179,8 +189,9 @@ impl Connection {
             let client = self.client().await?;
             // In this order: a position read after the standbys' states is not older than they are.
             let senders = within(deadline, client.query(SENDERS, &[])).await?;
+            let slots = within(deadline, client.query(SLOTS, &[])).await?;
             let state = within(deadline, client.query_one(STATE, &[])).await?;
-            let mut seen = read(&state, &senders)?;
+            let mut seen = read(&state, &senders, &slots)?;
             if let RoleSeen::Primary(primary) = &mut seen.role {
                 let row = within(deadline, client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[])).await?;
                 let flushed: String = row.try_get(0)?;
@@ -206,7 +217,7 @@ where
     }
 }
 
-fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
+fn read(state: &Row, senders: &[Row], slots: &[Row]) -> Result<Heartbeat, QueryError> {
     let lsn = |name: &'static str| -> Result<Lsn, QueryError> {
         let text: Option<String> = state.try_get(name)?;
         text.map_or(Ok(Lsn::INVALID), |text| text.parse().map_err(|_| QueryError::Strange(name)))
@@ -215,18 +226,17 @@ fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
     let system_id: i64 = state.try_get("system_id")?;
     let checkpoint_timeline: i32 = state.try_get("checkpoint_timeline")?;
     let replication = senders.iter().map(replication_row).collect::<Result<Vec<_>, _>>()?;
-    let names = |column: &'static str| -> Result<BTreeSet<SlotName>, QueryError> {
-        let names: Vec<String> = state.try_get(column)?;
-        Ok(names.iter().filter_map(|name| SlotName::parse(name)).collect())
-    };
-    let slots = Slots { all: names("slots")?, idle: names("idle_slots")? };
+    let slots = read_slots(slots)?;
     let (timeline, role) = if standby {
         let recovery: Option<i32> = state.try_get("recovery_timeline")?;
         let received: Option<i32> = state.try_get("received_timeline")?;
         let newest = [Some(checkpoint_timeline), recovery, received].into_iter().flatten().max();
+        let got = lsn("received")?;
         let role = RoleSeen::Standby {
-            received: lsn("received")?,
+            received: got,
             replayed: lsn("replayed")?,
+            // A walreceiver is started where the WAL on disk ends. Without one the startup process says what it waits for.
+            complete: got != Lsn::INVALID || state.try_get("at_the_end")?,
             streaming: state.try_get("streaming")?,
             conninfo: state.try_get("conninfo")?,
             slots,
@@ -262,18 +272,31 @@ fn read(state: &Row, senders: &[Row]) -> Result<Heartbeat, QueryError> {
 }
 
 fn sender(row: &Row) -> Result<Sender, QueryError> {
-    let sync_state: String = row.try_get("sync_state")?;
     let flushed: Option<String> = row.try_get("flushed")?;
     Ok(Sender {
         name: row.try_get("application_name")?,
         streaming: row.try_get::<_, String>("state")? == "streaming",
-        named: match sync_state.as_str() {
-            "sync" | "potential" => Some(Form::First),
-            "quorum" => Some(Form::Any),
-            _ => None,
+        // See `pgha_core::sync`: the priority is the walsender's own, `sync_state` is not.
+        named: match row.try_get::<_, i32>("sync_priority")? {
+            ..=0 => None,
+            1 => Some(Form::Any),
+            _ => Some(Form::First),
         },
         flushed: flushed.and_then(|text| text.parse().ok()).unwrap_or(Lsn::INVALID),
     })
+}
+
+fn read_slots(rows: &[Row]) -> Result<Slots, QueryError> {
+    let mut slots = Slots::default();
+    for row in rows {
+        let Some(name) = SlotName::parse(row.try_get("name")?) else { continue };
+        let position: Option<String> = row.try_get("position")?;
+        let position = position.and_then(|text| text.parse().ok()).unwrap_or(Lsn::INVALID);
+        let slot = Slot { active: row.try_get("active")?, position };
+        let kind = if row.try_get("logical")? { &mut slots.logical } else { &mut slots.physical };
+        kind.insert(name, slot);
+    }
+    Ok(slots)
 }
 
 fn replication_row(row: &Row) -> Result<pgha_core::wire::rest::Replication, QueryError> {

@@ -216,7 +216,7 @@ fn failsafe(api: &Api, published: &Published, body: &[u8]) -> Response {
     match api.context.promises.give(asked.name.clone(), epoch, clock::now(), published.timing.ttl) {
         Ok(()) => {
             tracing::debug!(to = %asked.name, %epoch, "promised not to lead");
-            let lsn = published.position.map_or(0, |(_, position, _)| position.0);
+            let lsn = published.position.map_or(0, |position| position.lsn.0);
             (StatusCode::OK, [("lsn", lsn.to_string())], "Accepted").into_response()
         }
         Err(refusal) => {

@@ -133,3 +133,60 @@ async fn a_name_that_is_taken_is_left_to_its_owner() {
     world.member("two").power_off();
     world.await_standbys(&["impostor"], SOON).await;
 }
+
+const CHANGES: &str =
+    "SELECT count(*)::text FROM pg_logical_slot_get_changes('cdc', NULL, NULL) WHERE data LIKE 'table%'";
+
+/// A consumer of changes goes on after a failover where it was; a receiver of WAL finds its slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn permanent_slots_survive_a_failover() {
+    if !world::is_possible() {
+        return;
+    }
+    let mut world = World::new();
+    for name in ["one", "two"] {
+        world.add(name);
+        world.member(name).start();
+        if name == "one" {
+            world.await_primary(&[], SOON).await;
+        }
+    }
+    world.await_standbys(&["two"], SOON).await;
+    let slots = serde_json::json!({
+        "backup": {"type": "physical"},
+        "cdc": {"type": "logical", "database": "postgres", "plugin": "test_decoding"},
+    });
+    let patch = serde_json::json!({"slots": slots, "postgresql": {"parameters": {"wal_level": "logical"}}});
+    world.configure("one", patch).await;
+    // wal_level needs a restart.
+    let begun = Instant::now();
+    while world.member("one").status().await.is_none_or(|status| !status.pending_restart) {
+        assert!(begun.elapsed() < SOON, "no restart is pending\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let body = pgha_core::wire::rest::RestartBody::default();
+    world.member("one").authorized().restart(&body).await.unwrap();
+    assert_eq!(world.await_primary(&[], SOON).await, "one");
+    let names = "SELECT coalesce(string_agg(slot_name::text, ',' ORDER BY slot_name), '') FROM pg_replication_slots";
+    await_answer(&mut world, "one", names, "backup,cdc,two").await;
+    await_answer(&mut world, "two", names, "backup,cdc").await;
+    make_worms(&mut world, "one", 3).await;
+    assert_eq!(ask(&mut world, "one", CHANGES).await, "3");
+    // What was consumed is known to the standby soon.
+    let confirmed = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'cdc'";
+    let consumed = ask(&mut world, "one", confirmed).await;
+    await_answer(&mut world, "two", confirmed, &consumed).await;
+    make_worms(&mut world, "one", 4).await;
+    world.await_sync(SOON).await;
+    world.member("one").power_off();
+    assert_eq!(world.await_primary(&["one"], SOON).await, "two");
+    make_worms(&mut world, "two", 2).await;
+    assert_eq!(ask(&mut world, "two", CHANGES).await, "6", "{}", world.logs());
+    // The old primary's own slots are of use again, or copied anew; and go when they are not asked for any more.
+    world.member("one").start();
+    world.await_standbys(&["one"], SOON).await;
+    await_answer(&mut world, "one", names, "backup,cdc").await;
+    world.configure("two", serde_json::json!({"slots": null})).await;
+    await_answer(&mut world, "two", names, "one").await;
+    await_answer(&mut world, "one", names, "").await;
+}

@@ -320,6 +320,7 @@ impl MemberProcess {
         }
         let _ = fs::remove_file(self.dir.join("run/lease.json"));
         let _ = fs::remove_file(self.dir.join("run/promise.json"));
+        let _ = fs::remove_file(self.dir.join("run/up-since"));
         let _ = fs::remove_file(self.dir.join("run/guard"));
     }
 

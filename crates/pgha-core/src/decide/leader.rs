@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use super::{Decision, View, cluster_settings, topology};
+use super::{Decision, View, cluster_settings, slots};
 use crate::action::{Action, StartAs};
 use crate::lsn::Timeline;
 use crate::name::{NodeName, SlotName};
 use crate::observation::{
     Cluster, Control, ControlState, FailoverRequest, Initialize, JobKind, Postgres, Primary, Request, Role, Running,
-    RunningJob, Sender, SyncRecord, Watchdog,
+    RunningJob, SyncRecord, Watchdog,
 };
 use crate::reason::Reason;
 use crate::sync::{self, Names, Step};
@@ -30,10 +30,14 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
             let known = cluster.members.keys().map(NodeName::slot).chain(cluster.retained_slots.iter().cloned());
             // Until a slot is gone it is on record, so that whoever leads next knows whose it was.
             let exists = |slot: &SlotName| match &view.obs.postgres {
-                Postgres::Running(running) => matches!(&running.role, Role::Primary(it) if it.slots.all.contains(slot)),
+                Postgres::Running(running) => {
+                    matches!(&running.role, Role::Primary(it) if it.slots.physical.contains_key(slot))
+                }
                 _ => true,
             };
-            let retain = known.filter(|slot| exists(slot) || !view.is_given_up(slot, &settings)).collect();
+            // The others have clocks of their own, and drop theirs by the record too.
+            let forgotten = |slot: &SlotName| view.is_away_for(slot, Millis(settings.member_slots_ttl.0 * 2));
+            let retain = known.filter(|slot| exists(slot) || !forgotten(slot)).collect();
             vec![Action::Renew { version, retain }]
         }
         _ => Vec::new(),
@@ -68,11 +72,20 @@ fn start_is_overdue(view: &View<'_>, cluster: &Cluster) -> bool {
 /// Whether another member could take over as things stand.
 fn has_heir(view: &View<'_>, cluster: &Cluster) -> bool {
     let synchronous = cluster_settings(cluster).is_synchronous();
-    let claimed = cluster.sync.leader.as_ref() == Some(view.me());
+    if synchronous && (cluster.sync.leader.as_ref() != Some(view.me()) || !has_votes(cluster)) {
+        return false;
+    }
+    let near = if synchronous { &cluster.sync.standbys } else { &view.memory.near };
     cluster.members.iter().any(|(name, member)| {
-        let has_all = if synchronous { claimed && cluster.sync.standbys.contains(name) } else { !member.is_primary };
-        name != view.me() && member.is_running && !member.nofailover && member.can_lead && has_all
+        let fit = member.is_running && !member.is_primary && !member.nofailover && member.can_lead;
+        name != view.me() && fit && near.contains(name)
     })
+}
+
+/// Whether enough of the recorded standbys run for one of them to be voted for.
+fn has_votes(cluster: &Cluster) -> bool {
+    let runs = |name: &&NodeName| cluster.members.get(*name).is_some_and(|member| member.is_running);
+    cluster.sync.standbys.iter().filter(runs).count() > cluster.sync.quorum
 }
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> Decision {
@@ -255,7 +268,7 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
     if view.obs.request == Some(Request::Restart) {
         return view.say(Reason::Restarting, vec![Action::Stop { checkpoint: true }]);
     }
-    let view = match failing_disk(view, cluster, primary) {
+    let view = match failing_disk(view, cluster) {
         Continue(view) => view,
         Break(decision) => return decision,
     };
@@ -276,11 +289,9 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
 }
 
 /// A primary whose disk fails serves nobody for long: another member takes over while it can still be stopped in order.
-fn failing_disk<'a>(view: View<'a>, cluster: &Cluster, primary: &Primary) -> ControlFlow<Decision, View<'a>> {
+fn failing_disk<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
     let settings = cluster_settings(cluster);
-    let close = |sender: &Sender| sender.streaming && primary.flushed.ahead_of(sender.flushed) <= settings.maximum_lag;
-    let heir = has_heir(&view, cluster) && (settings.is_synchronous() || primary.senders.iter().any(close));
-    let Some(disk) = view.failing_disk().filter(|_| !settings.paused && heir) else {
+    let Some(disk) = view.failing_disk().filter(|_| !settings.paused && has_heir(&view, cluster)) else {
         return Continue(view);
     };
     // A clean stop writes, and may never end; where commits wait for a standby it is not needed.
@@ -333,6 +344,8 @@ fn requested<'a>(
             Err(format!("{name} cannot lead; `pghactl explain {name}` says why"))
         } else if settings.is_synchronous() && !cluster.sync.standbys.contains(name) {
             Err(format!("{name} is not a synchronous standby"))
+        } else if settings.is_synchronous() && !has_votes(cluster) {
+            Err(format!("{} other standbys must run to vote for {name}", cluster.sync.quorum))
         } else if !streams {
             Err(format!("{name} is not streaming"))
         } else {
@@ -355,14 +368,30 @@ fn requested<'a>(
     }
 }
 
+/// A member that is away for so many leases is not counted on any more; until then its word is needed.
+const FAILSAFE_PATIENCE: u64 = 10;
+
 /// Keeps the members that may lead on record, or the record empty while failsafe mode is off.
 fn failsafe<'a>(mut view: View<'a>, cluster: &Cluster, version: i32) -> ControlFlow<Decision, View<'a>> {
-    let members: BTreeSet<NodeName> =
-        if cluster_settings(cluster).failsafe { cluster.members.keys().cloned().collect() } else { BTreeSet::new() };
-    if members == cluster.failsafe.members {
+    let recorded = &cluster.failsafe.members;
+    let patience = Millis(view.timing().ttl.0 * FAILSAFE_PATIENCE);
+    let stays = |name: &&NodeName| {
+        let away = view.memory.failsafe_away.get(*name).map(|since| view.now().since(*since));
+        cluster.sync.standbys.contains(*name) || away.is_some_and(|away| away < patience)
+    };
+    let mut members: BTreeSet<NodeName> = cluster.members.keys().cloned().collect();
+    members.extend(recorded.iter().filter(stays).cloned());
+    if members.len() == 1 && recorded.len() > 1 {
+        // Alone on record nobody else could ever take over.
+        members.clone_from(recorded);
+    }
+    if !cluster_settings(cluster).failsafe {
+        members.clear();
+    }
+    if members == *recorded && !cluster.failsafe.unreadable {
         return Continue(view);
     }
-    view.memory.electorate.ordered = Some(members.clone());
+    view.memory.electorate.order(cluster.failsafe.version, &members);
     let write = Action::WriteFailsafe { version, failsafe: cluster.failsafe.version, members };
     Break(view.say(Reason::RecordingFailsafe, vec![write]))
 }
@@ -388,24 +417,8 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     if primary.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
     }
-    let wanted = topology::slots_of(cluster, view.me(), view.me());
-    let missing: BTreeSet<SlotName> = wanted.difference(&primary.slots.all).cloned().collect();
-    // Of members that stream from others, or from nobody.
-    let elsewhere = |slot: &SlotName| {
-        let mut others = cluster.members.keys().filter(|name| *name != view.me());
-        !wanted.contains(slot) && others.any(|name| name.owns(slot))
-    };
-    let unused: BTreeSet<SlotName> = (primary.slots.all.iter().filter(|slot| view.is_given_up(slot, &settings)))
-        .chain(primary.slots.idle.iter().filter(|slot| elsewhere(slot)))
-        .cloned()
-        .collect();
-    if !unused.is_empty() {
-        actions.push(Action::DropSlots(unused));
-    }
-    // There may be room for them only now.
-    if !missing.is_empty() {
-        actions.push(Action::CreateSlots(missing));
-    }
+    let mut slots = slots::of_leader(&view, cluster, &settings, primary);
+    actions.append(&mut slots);
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);
     }

@@ -11,6 +11,7 @@
 
 mod fence;
 mod leader;
+mod slots;
 mod standby;
 mod topology;
 mod vacant;
@@ -26,9 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::lsn::{Lsn, Timeline};
-use crate::name::{NodeName, SlotName};
+use crate::name::{Epoch, NodeName, SlotName};
 use crate::observation::{
-    Cluster, ClusterSettings, Dcs, Disk, JobKind, Observation, Outcome, Postgres, Request, Role, Watchdog,
+    Cluster, ClusterSettings, Dcs, Disk, JobKind, Observation, Outcome, Postgres, Request, Role, Sender, Watchdog,
 };
 use crate::reason::Reason;
 use crate::rejoin::Rung;
@@ -82,16 +83,28 @@ pub struct Memory {
     pub clone_ordered: bool,
     /// Since when nobody leads.
     pub vacant_since: Option<Instant>,
+    /// After which leadership.
+    pub vacant_after: Option<Epoch>,
     /// The checkpoint that was ordered so that the control file shows the timeline.
     pub checkpoint: Option<CheckpointOrder>,
     /// From whom a standby was last told to stream.
     pub followed: Option<NodeName>,
+    /// Permanent slots that were asked for at some time: those that are not any more are dropped.
+    pub permanent: BTreeSet<SlotName>,
     /// Slots of members that are away, and since when they are.
     pub away: BTreeMap<SlotName, Instant>,
     /// Since when Postgres is down or starting under a leadership that it has served under.
     pub down_since: Option<Instant>,
-    /// Since when the disk is not sound.
-    pub disk_since: Option<Instant>,
+    /// Since when the disk is not sound and no WAL gets through to it.
+    pub disk: Option<DiskTrouble>,
+    /// Standbys that were near enough to take over when Postgres last served as the primary.
+    pub near: BTreeSet<NodeName>,
+    /// Since when the leader stands in for the member that WAL should come from (`replicatefrom`): that one does not stream.
+    pub shunned: Option<Instant>,
+    /// When members were last asked for their word (failsafe mode).
+    pub asked: Option<Instant>,
+    /// Members on record for failsafe mode that are away, and since when they are.
+    pub failsafe_away: BTreeMap<NodeName, Instant>,
     /// For a leader in failsafe mode: whom it needs, should ZooKeeper go silent.
     pub electorate: Electorate,
 }
@@ -107,24 +120,46 @@ pub struct Electorate {
     pub on: bool,
     /// The record as last seen.
     pub recorded: BTreeSet<NodeName>,
-    /// What was ordered last and not seen since: either may be the one that counts.
-    pub ordered: Option<BTreeSet<NodeName>>,
+    /// What was ordered since, while the record was of this version: any of it may be the one that counts.
+    pub ordered: Option<(Option<i32>, BTreeSet<NodeName>)>,
+    /// One of the orders was for nobody: then anybody may lead.
+    pub lifted: bool,
 }
 
 impl Electorate {
     /// Everybody who might lead; `None` where that may be anybody.
     fn everybody(&self) -> Option<BTreeSet<NodeName>> {
-        let ordered = self.ordered.as_ref().unwrap_or(&self.recorded);
-        let known = self.on && !self.recorded.is_empty() && !ordered.is_empty();
-        known.then(|| self.recorded.union(ordered).cloned().collect())
+        let ordered = self.ordered.iter().flat_map(|(_, members)| members);
+        let known = self.on && !self.recorded.is_empty() && !self.lifted;
+        known.then(|| self.recorded.iter().chain(ordered).cloned().collect())
+    }
+
+    /// An order goes out while the record has this version.
+    fn order(&mut self, version: Option<i32>, members: &BTreeSet<NodeName>) {
+        self.lifted |= members.is_empty();
+        self.ordered.get_or_insert((version, BTreeSet::new())).1.extend(members.iter().cloned());
     }
 }
 
 impl Memory {
+    /// The member to stream from in place of the leader, as things stand: what others are to be told.
+    pub fn relay<'a>(&self, settings: &'a Settings) -> Option<&'a NodeName> {
+        settings.replicatefrom.as_ref().filter(|_| self.shunned.is_none())
+    }
+
     fn climb_to(&mut self, rung: Rung) {
         self.tried = rung;
         self.due = rung;
     }
+}
+
+/// A disk that is not sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskTrouble {
+    /// Since when.
+    pub since: Instant,
+    /// How far a primary's WAL was: while it gets on the disk cannot be that bad.
+    pub flushed: Option<Lsn>,
 }
 
 /// A standby that neither streams nor replays.
@@ -144,6 +179,9 @@ pub struct CheckpointOrder {
     /// When.
     pub at: Instant,
 }
+
+/// A member that does not hand WAL on is tried again after so many standstills.
+const SHUNNED_FOR: u64 = 12;
 
 /// One that has not shown an effect for so long has failed, or is ordered again without harm.
 const CHECKPOINT_PATIENCE: Millis = Millis::from_secs(60);
@@ -218,7 +256,11 @@ impl View<'_> {
 
     /// Whether a member has been away for so long that no WAL is kept for it any more.
     fn is_given_up(&self, slot: &SlotName, settings: &ClusterSettings) -> bool {
-        self.memory.away.get(slot).is_some_and(|since| self.now().since(*since) >= settings.member_slots_ttl)
+        self.is_away_for(slot, settings.member_slots_ttl)
+    }
+
+    fn is_away_for(&self, slot: &SlotName, length: Millis) -> bool {
+        self.memory.away.get(slot).is_some_and(|since| self.now().since(*since) >= length)
     }
 
     /// Whether a primary must have a watchdog and this member could not arm one.
@@ -228,7 +270,7 @@ impl View<'_> {
 
     /// The disk, once it has been unsound for so long that it is no passing thing.
     fn failing_disk(&self) -> Option<Disk> {
-        let lasts = self.memory.disk_since.is_some_and(|since| self.now().since(since) >= self.timing().heartbeat);
+        let lasts = self.memory.disk.is_some_and(|trouble| self.now().since(trouble.since) >= self.timing().ttl);
         (lasts && self.obs.disk != Disk::Sound).then_some(self.obs.disk)
     }
 
@@ -336,25 +378,59 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         let since = |slot: &SlotName| memory.away.get(slot).copied().unwrap_or(obs.now);
         memory.away = cluster.retained_slots.iter().filter(away).map(|slot| (slot.clone(), since(slot))).collect();
     }
+    let pause = Millis(settings.standstill.0 * SHUNNED_FOR);
+    memory.shunned = memory.shunned.filter(|since| obs.now.since(*since) < pause);
     let serves = matches!(&obs.postgres, Postgres::Running(_) | Postgres::Mute { .. });
     let led = obs.lease.is_some_and(|lease| obs.past.led_in == Some(lease.epoch));
     memory.down_since = (led && !serves).then(|| memory.down_since.unwrap_or(obs.now));
-    memory.disk_since = (obs.disk != Disk::Sound).then(|| memory.disk_since.unwrap_or(obs.now));
+    let primary = match &obs.postgres {
+        Postgres::Running(running) => match &running.role {
+            Role::Primary(primary) => Some(primary),
+            Role::Standby(_) => None,
+        },
+        _ => None,
+    };
+    let flushed = primary.map(|primary| primary.flushed);
+    let same = memory.disk.filter(|trouble| flushed.is_none() || trouble.flushed == flushed);
+    memory.disk = (obs.disk != Disk::Sound).then(|| same.unwrap_or(DiskTrouble { since: obs.now, flushed }));
     if let Dcs::Seen(cluster) = &obs.dcs {
+        if let Some(settings) = &cluster.config {
+            memory.permanent.extend(settings.permanent_slots.keys().cloned());
+        }
+        if let Some(primary) = primary {
+            let most = cluster_settings(cluster).maximum_lag;
+            let near = |it: &&Sender| it.streaming && primary.flushed.ahead_of(it.flushed) <= most;
+            let names = primary.senders.iter().filter(near).filter_map(|it| NodeName::try_from(it.name.as_str()).ok());
+            memory.near = names.collect();
+        }
+        let away = cluster.failsafe.members.iter().filter(|name| !cluster.members.contains_key(*name));
+        memory.failsafe_away =
+            away.map(|name| (name.clone(), memory.failsafe_away.get(name).copied().unwrap_or(obs.now))).collect();
         memory.electorate = electorate(memory.electorate, &settings.me, cluster);
     }
-    let vacant = matches!(&obs.dcs, Dcs::Seen(cluster) if cluster.leader.is_none());
-    memory.vacant_since = vacant.then(|| memory.vacant_since.unwrap_or(obs.now));
+    if let Dcs::Seen(cluster) = &obs.dcs {
+        // One that was slept through was another vacancy.
+        let since = memory.vacant_since.filter(|_| memory.vacant_after == Some(cluster.epoch.epoch));
+        memory.vacant_since = cluster.leader.is_none().then(|| since.unwrap_or(obs.now));
+        memory.vacant_after = Some(cluster.epoch.epoch);
+    } else {
+        memory.vacant_since = None;
+    }
     memory
 }
 
 fn electorate(known: Electorate, me: &NodeName, cluster: &Cluster) -> Electorate {
     match &cluster.leader {
-        Some(leader) if leader.is_my_session => Electorate {
-            on: cluster_settings(cluster).failsafe,
-            ordered: known.ordered.filter(|ordered| *ordered != cluster.failsafe.members),
-            recorded: cluster.failsafe.members.clone(),
-        },
+        Some(leader) if leader.is_my_session => {
+            // Once one of the orders has come about, the others are for a version that is gone.
+            let ordered = known.ordered.filter(|(version, _)| *version == cluster.failsafe.version);
+            Electorate {
+                on: cluster_settings(cluster).failsafe,
+                recorded: cluster.failsafe.members.clone(),
+                lifted: known.lifted && ordered.is_some(),
+                ordered,
+            }
+        }
         // Nobody has led since, so nobody has written it since.
         None if cluster.epoch.leader.as_ref() == Some(me) => known,
         _ => Electorate::default(),
@@ -408,6 +484,15 @@ fn silence(view: View<'_>) -> Decision {
                 return view.say(Reason::SilentLeading, vec![]).within(left);
             };
             members.remove(view.me());
+            let (now, pause) = (view.now(), view.timing().heartbeat);
+            // Once a heartbeat, and twice as often while not all agree.
+            let due = now >= lease.counted_from + pause
+                && view.memory.asked.is_none_or(|asked| now.since(asked).0 >= pause.0 / 2);
+            if !due {
+                return view.say(Reason::Failsafe, vec![]).within(Millis(pause.0 / 2)).within(left);
+            }
+            let mut view = view;
+            view.memory.asked = Some(now);
             let ask = Action::RenewByPromise { epoch: lease.epoch, members };
             view.say(Reason::Failsafe, vec![ask]).within(left)
         }

@@ -1,10 +1,8 @@
 //! Somebody else leads: follow, or come back.
 
-use std::collections::BTreeSet;
-
-use super::{Decision, Standstill, View, cluster_settings, topology};
+use super::{Decision, Standstill, View, cluster_settings, slots, topology};
 use crate::action::{Action, StartAs};
-use crate::name::{NodeName, SlotName};
+use crate::name::NodeName;
 use crate::observation::{Cluster, Control, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
 use crate::reason::Reason;
 use crate::rejoin::{self, Plan, Rung};
@@ -16,6 +14,7 @@ pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -
     {
         // What could not stream from that one may from this.
         view.memory.standstill = None;
+        view.memory.shunned = None;
         view.memory.climb_to(Rung::Start);
     }
     if !matches!(cluster.initialize, Initialize::Done(_)) {
@@ -57,11 +56,12 @@ pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -
 /// Where this member streams from: by its own tags, which its znode may not show yet.
 fn upstream(view: &View<'_>, cluster: &Cluster, leader: &NodeName) -> Option<NodeName> {
     let mut cluster = std::borrow::Cow::Borrowed(cluster);
-    let told = |it: &Member| it.nostream == view.settings.nostream && it.replicatefrom == view.settings.replicatefrom;
+    let relay = view.memory.relay(view.settings);
+    let told = |it: &Member| it.nostream == view.settings.nostream && it.replicatefrom.as_ref() == relay;
     if !cluster.members.get(view.me()).is_some_and(told) {
         let me = cluster.to_mut().members.entry(view.me().clone()).or_default();
         me.nostream = view.settings.nostream;
-        me.replicatefrom.clone_from(&view.settings.replicatefrom);
+        me.replicatefrom = relay.cloned();
     }
     topology::upstream(&cluster, leader, view.me())
 }
@@ -76,9 +76,15 @@ fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Decision {
     if view.backing_off(JobKind::Clone) {
         return view.say(Reason::BackingOff { job: JobKind::Clone }, vec![]);
     }
-    // Who failed once from a standby gets its copy from the leader.
+    // What failed, or did not help, with a standby's data is done with the leader's; and whoever may take over by the record
+    // must not lose what the leader has.
     let failed = view.memory.backoff.is_some_and(|backoff| backoff.kind == JobKind::Clone);
-    let source = if failed { leader.clone() } else { topology::copy_source(cluster, leader, view.me()) };
+    let recorded = cluster.sync.standbys.contains(view.me()) || cluster.sync.unreadable;
+    let source = if failed || recorded || view.memory.tried == Rung::Clone {
+        leader.clone()
+    } else {
+        topology::copy_source(cluster, leader, view.me())
+    };
     view.say(Reason::RejoinClone { leader: source.clone() }, vec![Action::Clone(source)])
 }
 
@@ -122,6 +128,12 @@ fn standing_still(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, stan
     let times = if view.memory.tried == Rung::Clone { AFTER_COPY } else { 1 };
     let patience = Millis(view.settings.standstill.0 * times);
     if now.since(since) < patience || !serves || standby.paused || cluster_settings(cluster).paused {
+        return view.say(waiting, vec![]);
+    }
+    if standby.upstream.as_ref().is_some_and(|upstream| upstream != leader) {
+        // The leader may do what this one does not.
+        view.memory.shunned = Some(now);
+        view.memory.standstill = None;
         return view.say(waiting, vec![]);
     }
     // Who cannot ask it cannot stream from it either, and would only lose its data over a cut cable.
@@ -184,18 +196,13 @@ fn following(
     if view.obs.past.old_data_kept {
         return view.say(Reason::DroppingOldData, vec![Action::RemoveOldData]);
     }
-    let wanted = topology::slots_of(cluster, leader, view.me());
-    // Left from a time as primary, or of who streams from elsewhere now. Those of strangers are none of our business.
-    let of_a_member = |slot: &&SlotName| cluster.members.keys().any(|name| name.owns(slot));
-    let left: BTreeSet<SlotName> = standby.slots.idle.difference(&wanted).filter(of_a_member).cloned().collect();
-    let missing: BTreeSet<SlotName> = wanted.difference(&standby.slots.all).cloned().collect();
-    let mut actions = Vec::new();
-    if !left.is_empty() {
-        actions.push(Action::DropSlots(left));
-    }
+    let settings = cluster_settings(cluster);
+    let missing = slots::to_copy(&view, cluster, &settings, standby);
     if !missing.is_empty() {
-        actions.push(Action::CreateSlots(missing));
+        let reason = Reason::CopyingSlots { leader: leader.clone() };
+        return view.say(reason, vec![Action::CopySlots(leader.clone(), missing)]);
     }
+    let mut actions = slots::of_standby(&view, cluster, &settings, leader, standby);
     if standby.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
     }

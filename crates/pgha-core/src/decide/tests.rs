@@ -12,7 +12,7 @@ use crate::lsn::{Lsn, Switch, TimelineHistory};
 use crate::name::{Epoch, SystemId};
 use crate::observation::{
     Control, ControlState, EndedJob, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize, Leader, Member,
-    Past, PeerAnswers, PeerPosition, Primary, Promise, Running, RunningJob, Sender, Slots, Standby, SyncRecord,
+    Past, PeerAnswers, PeerPosition, Primary, Promise, Running, RunningJob, Sender, Slot, Slots, Standby, SyncRecord,
     Synchrony, Watchdog,
 };
 use crate::sync::Form;
@@ -41,17 +41,23 @@ fn primary() -> Postgres {
         flushed: Lsn(1000),
         sync_names: "\"peer\"".into(),
         checkpointer_settled: true,
-        senders: vec![Sender { name: "peer".into(), streaming: true, named: Some(Form::First), flushed: Lsn(1000) }],
-        slots: Slots { all: [name("peer").slot()].into(), idle: BTreeSet::new() },
+        senders: vec![Sender { name: "peer".into(), streaming: true, named: Some(Form::Any), flushed: Lsn(1000) }],
+        slots: slots(&[("peer", true)]),
         checkpoint_pending: false,
     };
     running(Role::Primary(primary))
+}
+
+fn slots(of: &[(&str, bool)]) -> Slots {
+    let slot = |(it, active): &(&str, bool)| (name(it).slot(), Slot { active: *active, position: Lsn(900) });
+    Slots { physical: of.iter().map(slot).collect(), logical: BTreeMap::new() }
 }
 
 fn standby() -> Postgres {
     let standby = Standby {
         received: Lsn(1000),
         replayed: Lsn(1000),
+        complete: true,
         streaming: true,
         upstream: Some(name("peer")),
         slots: Slots::default(),
@@ -98,6 +104,7 @@ fn cluster(leader: Option<&str>) -> Cluster {
         failsafe: FailsafeRecord::default(),
         members: [(name("me"), member(leader == Some("me"))), (name("peer"), member(leader == Some("peer")))].into(),
         retained_slots: BTreeSet::new(),
+        slot_positions: BTreeMap::new(),
         optime: Lsn(1000),
         history: History::default(),
     }
@@ -122,6 +129,7 @@ fn observe(cluster: Cluster, postgres: Postgres) -> Observation {
         guard_alive: true,
         request: None,
         disk: Disk::Sound,
+        up_since: Instant(1),
         namesake: None,
         promise: None,
     }
@@ -205,7 +213,13 @@ fn rivals_are_asked_and_the_one_ahead_wins() {
     let mut obs = observe(all, standby());
     assert_eq!(said(&obs), ["asking_peers", "AskPeers"]);
     for (position, expected) in [(1001, "peer_ahead"), (1000, "taking_leadership")] {
-        let position = PeerPosition { timeline: Timeline(1), position: Lsn(position), looked: NOW, can_lead: true };
+        let position = PeerPosition {
+            timeline: Timeline(1),
+            position: Lsn(position),
+            complete: true,
+            looked: NOW,
+            can_lead: true,
+        };
         obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), position)].into() });
         assert_eq!(said(&obs)[0], expected);
     }
@@ -271,7 +285,7 @@ fn wal_is_kept_for_a_member_that_is_away_but_not_for_ever() {
     if let Postgres::Running(running) = &mut obs.postgres
         && let Role::Primary(primary) = &mut running.role
     {
-        primary.slots.all.insert(gone.clone());
+        primary.slots.physical.insert(gone.clone(), Slot::default());
     }
     let retained = |decision: &Decision| {
         decision.actions.iter().find_map(|action| match action {
@@ -301,7 +315,8 @@ fn a_standby_that_gets_nothing_from_a_leader_that_answers_climbs_the_ladder() {
         {
             standby.streaming = false;
         }
-        let position = PeerPosition { timeline: Timeline(1), position: Lsn(2000), looked: NOW, can_lead: true };
+        let position =
+            PeerPosition { timeline: Timeline(1), position: Lsn(2000), complete: true, looked: NOW, can_lead: true };
         let positions = if answers { [(name("peer"), position)].into() } else { BTreeMap::new() };
         obs.peers = Some(PeerAnswers { asked: now, positions });
         let decision = decide(&settings(), rung, &obs);
@@ -535,7 +550,7 @@ prop_compose! {
             config: configured.then(|| ClusterSettings { synchrony, strict, paused, failsafe, ..ClusterSettings::default() }),
             sync: SyncRecord { leader: sync_leader, standbys, quorum, unreadable: false, version: Some(1) },
             failover: failover.map(|(leader, candidate, later)| FailoverRequest { leader, candidate, later, version: 1 }),
-            failsafe: FailsafeRecord { members: may_lead, version: Some(0) },
+            failsafe: FailsafeRecord { members: may_lead, unreadable: false, version: Some(0) },
             members: members.into_iter().map(|(name, (is_primary, is_running, timeline, pending, nofailover))| {
                 (name, Member {
                     is_primary, is_running, timeline: Some(Timeline(timeline)),
@@ -544,6 +559,7 @@ prop_compose! {
             }).collect::<BTreeMap<_, _>>(),
             optime: Lsn(1000),
             retained_slots: BTreeSet::new(),
+            slot_positions: BTreeMap::new(),
             history: History {
                 newest: None,
                 reserved: None,
@@ -601,12 +617,13 @@ prop_compose! {
             } }),
             peers: peers.map(|positions| PeerAnswers { asked: NOW, positions: positions.into_iter()
                 .map(|(name, (timeline, lsn))| {
-                    (name, PeerPosition { timeline: Timeline(timeline), position: Lsn(lsn), looked: NOW, can_lead: true })
+                    (name, PeerPosition { timeline: Timeline(timeline), position: Lsn(lsn), complete: true, looked: NOW, can_lead: true })
                 }).collect() }),
             watchdog,
             guard_alive,
             request,
             disk,
+            up_since: Instant(1),
             namesake: None,
             promise: promise.map(|(epoch, left)| Promise { to: name("peer"), epoch: Epoch(epoch), until: NOW + Millis(left) }),
         }
@@ -716,7 +733,8 @@ proptest! {
 fn failsafe_cluster(leader: Option<&str>) -> Cluster {
     let mut cluster = cluster(leader);
     cluster.config = Some(ClusterSettings { failsafe: true, ..cluster_settings(&cluster) });
-    cluster.failsafe = FailsafeRecord { members: [name("me"), name("peer")].into(), version: Some(0) };
+    cluster.failsafe =
+        FailsafeRecord { members: [name("me"), name("peer")].into(), unreadable: false, version: Some(0) };
     cluster
 }
 
@@ -773,7 +791,7 @@ fn whom_a_primary_in_failsafe_mode_does_not_count_on_does_not_lead() {
     cluster.failsafe.members.remove(&name("me"));
     assert_eq!(said(&observe(cluster, standby())), ["not_in_failsafe"]);
     let mut obs = observe(failsafe_cluster(None), standby());
-    obs.now = Instant(5999);
+    obs.up_since = NOW - Millis(5999);
     assert_eq!(said(&obs), ["just_booted"]);
 }
 
@@ -783,14 +801,20 @@ fn a_quorum_is_counted_in_fresh_answers_of_voters_that_are_not_ahead() {
     all.sync.standbys = [name("me"), name("peer"), name("third")].into();
     all.sync.quorum = 1;
     all.sync.leader = Some(name("fourth"));
-    let at =
-        |position, looked| PeerPosition { timeline: Timeline(1), position: Lsn(position), looked, can_lead: false };
-    let memory = Memory { vacant_since: Some(NOW - Millis(200)), ..Memory::default() };
+    let at = |position, looked| PeerPosition {
+        timeline: Timeline(1),
+        position: Lsn(position),
+        complete: true,
+        looked,
+        can_lead: false,
+    };
+    let memory = Memory { vacant_since: Some(NOW - Millis(200)), vacant_after: Some(Epoch(3)), ..Memory::default() };
     let mut obs = observe(all, standby());
     for (peer, code) in [
         (at(1000, NOW - Millis(200)), "taking_leadership"),
         (at(1000, NOW - Millis(201)), "no_quorum"),
         (at(1001, NOW), "no_quorum"),
+        (PeerPosition { complete: false, ..at(900, NOW) }, "no_quorum"),
     ] {
         obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), peer)].into() });
         assert_eq!(decide(&settings(), &memory, &obs).reason.code(), code, "{peer:?}");
@@ -801,7 +825,8 @@ fn a_quorum_is_counted_in_fresh_answers_of_voters_that_are_not_ahead() {
 fn a_peer_that_is_ahead_and_cannot_lead_is_not_waited_for() {
     let mut all = cluster(None);
     all.config = Some(ClusterSettings::default());
-    let ahead = |can_lead| PeerPosition { timeline: Timeline(1), position: Lsn(2000), looked: NOW, can_lead };
+    let ahead =
+        |can_lead| PeerPosition { timeline: Timeline(1), position: Lsn(2000), complete: true, looked: NOW, can_lead };
     let mut obs = observe(all, standby());
     for (can_lead, code) in [(true, "peer_ahead"), (false, "taking_leadership")] {
         obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), ahead(can_lead))].into() });
@@ -809,11 +834,17 @@ fn a_peer_that_is_ahead_and_cannot_lead_is_not_waited_for() {
     }
 }
 
+/// The disk has been broken for so long, and no WAL got through.
+fn broken(millis: u64) -> Memory {
+    let disk = DiskTrouble { since: NOW - Millis(millis), flushed: Some(Lsn(1000)) };
+    Memory { disk: Some(disk), near: [name("peer")].into(), ..Memory::default() }
+}
+
 #[test]
 fn a_failing_disk_gives_the_leadership_away_and_does_not_take_it() {
     let mut obs = observe(cluster(Some("me")), primary());
     obs.disk = Disk::Full;
-    let memory = Memory { disk_since: Some(NOW - Millis(1000)), ..Memory::default() };
+    let memory = broken(6000);
     let decision = decide(&settings(), &memory, &obs);
     assert_eq!((decision.reason.code(), decision.actions.last()), ("disk_failing", Some(&Action::Fence)));
     assert_eq!(said(&obs)[0], "leading", "a moment is no reason");
@@ -831,7 +862,7 @@ fn without_an_heir_a_failing_disk_is_better_than_nothing() {
     alone.members.remove(&name("peer"));
     let mut obs = observe(alone, primary());
     obs.disk = Disk::Full;
-    let memory = Memory { disk_since: Some(NOW - Millis(9000)), ..Memory::default() };
+    let memory = broken(9000);
     assert!(!decide(&settings(), &memory, &obs).actions.contains(&Action::Fence));
 }
 
@@ -841,7 +872,11 @@ fn a_start_that_takes_too_long_lets_another_take_over() {
     all.config = Some(ClusterSettings { primary_start_timeout: Millis::from_secs(60), ..ClusterSettings::default() });
     let mut obs = observe(all, Postgres::Starting { since: NOW, as_primary: true });
     obs.job = Some(RunningJob { kind: JobKind::Start, since: NOW - Millis(100), writes: true });
-    let down = |ago| Memory { down_since: Some(NOW - Millis::from_secs(ago)), ..Memory::default() };
+    let down = |ago| Memory {
+        down_since: Some(NOW - Millis::from_secs(ago)),
+        near: [name("peer")].into(),
+        ..Memory::default()
+    };
     let begun = decide(&settings(), &down(59), &obs);
     assert_eq!(begun.reason.code(), "busy");
     let over = decide(&settings(), &down(60), &obs);
@@ -903,8 +938,7 @@ fn slots_follow_the_members_that_stream() {
     if let Postgres::Running(running) = &mut obs.postgres
         && let Role::Primary(primary) = &mut running.role
     {
-        let third = name("third").slot();
-        primary.slots = Slots { all: [name("peer").slot(), third.clone()].into(), idle: [third].into() };
+        primary.slots = slots(&[("peer", true), ("third", false)]);
     }
     assert_eq!(decided(&obs).actions, [Action::DropSlots([name("third").slot()].into())]);
     let mut all = cluster(Some("peer"));
@@ -959,6 +993,6 @@ fn a_failing_disk_makes_no_cluster() {
     unmade.initialize = Initialize::Absent;
     let mut obs = observe(unmade, Postgres::NoData);
     obs.disk = Disk::Hung;
-    let memory = Memory { disk_since: Some(NOW - Millis(1000)), ..Memory::default() };
+    let memory = broken(6000);
     assert_eq!(decide(&settings(), &memory, &obs).reason, Reason::DiskFailing { disk: Disk::Hung });
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::{Decision, View, cluster_settings};
 use crate::action::{Action, StartAs};
 use crate::name::NodeName;
-use crate::observation::{Cluster, Initialize, JobKind, PeerPosition, Postgres, Role, Running, Standby};
+use crate::observation::{Cluster, Disk, Initialize, JobKind, PeerPosition, Postgres, Role, Running, Standby};
 use crate::reason::Reason;
-use crate::time::{Instant, Millis};
+use crate::time::Millis;
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Decision {
     if view.obs.may_accept_writes() {
@@ -72,7 +72,12 @@ fn made(view: View<'_>, cluster: &Cluster) -> Decision {
         Postgres::Stopped(_) if view.backing_off(JobKind::Start) => {
             view.say(Reason::BackingOff { job: JobKind::Start }, vec![])
         }
-        Postgres::Stopped(_) => view.say(Reason::StartingUnled, vec![Action::Start(StartAs::Standby(None))]),
+        Postgres::Stopped(_) => {
+            // A primary that lives on promises is still one.
+            let primary = view.obs.promise.as_ref().filter(|promise| promise.holds(view.now()));
+            let upstream = primary.map(|promise| promise.to.clone());
+            view.say(Reason::StartingUnled, vec![Action::Start(StartAs::Standby(upstream))])
+        }
         Postgres::Running(running) => match &running.role {
             Role::Primary(_) => view.say(Reason::LeaseOver, vec![Action::Fence]),
             Role::Standby(standby) => race(view, cluster, running, standby),
@@ -91,22 +96,33 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         let left = promise.until.since(view.now());
         return view.say(reason, vec![]).within(left);
     }
-    if !cluster.failsafe.members.is_empty() {
-        // A promise is lost with the power; it was not given before the host booted.
-        let forgotten = Instant::default() + view.timing().ttl;
+    let request = cluster.failover.as_ref().filter(|request| !request.later);
+    let chosen = request.and_then(|request| request.candidate.as_ref());
+    // An operator may choose a standby that is not synchronous: a plain failover, not a switchover.
+    let forced = chosen == Some(view.me()) && request.is_some_and(|request| request.leader.is_none());
+    let led_last = cluster.epoch.leader.as_ref() == Some(view.me());
+    if !cluster.failsafe.members.is_empty() || cluster.failsafe.unreadable {
+        // A promise is lost with the power; it was not given before.
+        let forgotten = view.obs.up_since + view.timing().ttl;
         if view.now() < forgotten {
             let left = forgotten.since(view.now());
             return view.say(Reason::JustBooted, vec![]).within(left);
         }
-        // Whatever the settings say now: a primary that cannot see them goes by what it knew.
-        if !cluster.failsafe.members.contains(view.me()) {
+        // Whatever the settings say now: a primary that cannot see them goes by what it knew. An operator who names a
+        // candidate answers for it that there is none.
+        let counted_on = cluster.failsafe.members.contains(view.me()) || led_last;
+        if !counted_on && !forced {
             return view.say(Reason::NotInFailsafe, vec![]);
         }
     }
-    let request = cluster.failover.as_ref().filter(|request| !request.later);
-    let chosen = request.and_then(|request| request.candidate.as_ref());
     if let Some(reason) = view.barred() {
-        return view.say(reason, vec![]);
+        // A full disk is better than no primary at all: nothing can be deleted without one.
+        let long =
+            view.memory.vacant_since.is_some_and(|since| view.now().since(since) >= Millis(view.timing().ttl.0 * 3));
+        let tolerable = reason == Reason::DiskFailing { disk: Disk::Full } && (long || forced);
+        if !tolerable {
+            return view.say(reason, vec![]);
+        }
     }
     if let Some(candidate) = chosen.filter(|candidate| *candidate != view.me()) {
         // It goes first, for as long as a leadership lasts; then anybody fit may.
@@ -115,8 +131,6 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
             return view.say(Reason::OtherCandidate { candidate: candidate.clone() }, vec![]);
         }
     }
-    // An operator may choose a standby that is not synchronous: a plain failover, not a switchover.
-    let forced = chosen == Some(view.me()) && request.is_some_and(|request| request.leader.is_none());
     // Where nobody has claimed the record, no commit ever waited: then the rules of asynchronous mode hold.
     let synchronous = settings.is_synchronous() && (cluster.sync.leader.is_some() || cluster.sync.unreadable);
     let in_sync = cluster.sync.standbys.contains(view.me()) || cluster.sync.leader.as_ref() == Some(view.me());
@@ -129,7 +143,6 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         return view.say(Reason::StaleTimeline, actions).within(Millis(500));
     }
     // Who led last lacks nothing; the position on record may still be that of the leader before.
-    let led_last = cluster.epoch.leader.as_ref() == Some(view.me());
     if !synchronous && !forced && !led_last && cluster.optime.ahead_of(standby.position()) > settings.maximum_lag {
         return view.say(Reason::TooFarBehind, vec![]);
     }
@@ -174,7 +187,7 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         let gone = view.memory.vacant_since.unwrap_or(view.now());
         let votes = answers.positions.iter().filter(|(name, voter)| {
             let behind = voter.timeline <= mine.0 && voter.position <= mine.1 && voter.looked >= gone;
-            behind && *name != view.me() && cluster.sync.standbys.contains(*name)
+            behind && voter.complete && *name != view.me() && cluster.sync.standbys.contains(*name)
         });
         let votes = votes.count();
         if votes < needed {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
-use crate::decide::{Backoff, CheckpointOrder, Electorate, Standstill, decide};
+use crate::decide::{Backoff, CheckpointOrder, DiskTrouble, Electorate, Standstill, decide};
 use crate::lease::Lease;
 use crate::lsn::{Switch, Timeline, TimelineHistory};
 use crate::name::{Epoch, NodeName, SystemId};
 use crate::observation::{
     Cluster, ClusterSettings, Disk, EndedJob, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize,
     JobKind, Leader, Member, Outcome, Past, PeerAnswers, PeerPosition, Primary, Promise, Request, Running, RunningJob,
-    Sender, Slots, Standby, SyncRecord, Watchdog,
+    Sender, Slot, Slots, Standby, SyncRecord, Watchdog,
 };
 use crate::rejoin::Rung;
 use crate::sync::Form;
@@ -59,9 +59,10 @@ fn cluster() -> Cluster {
             later: true,
             version: 4,
         }),
-        failsafe: FailsafeRecord { members: [name("db-1")].into(), version: Some(3) },
+        failsafe: FailsafeRecord { members: [name("db-1")].into(), unreadable: false, version: Some(3) },
         members: [(name("db-2"), Member { timeline: Some(Timeline(2)), ..Member::default() })].into(),
         retained_slots: BTreeSet::from([name("db-3").slot()]),
+        slot_positions: [(name("db-3").slot(), Lsn(7))].into(),
         optime: Lsn(u64::MAX),
         history: History {
             newest: Some(Timeline(2)),
@@ -77,7 +78,8 @@ fn cluster() -> Cluster {
 }
 
 fn observation(role: Role) -> Observation {
-    let position = PeerPosition { timeline: Timeline(2), position: Lsn(6), looked: Instant(4), can_lead: true };
+    let position =
+        PeerPosition { timeline: Timeline(2), position: Lsn(6), complete: true, looked: Instant(4), can_lead: true };
     Observation {
         now: Instant(1_000_000),
         dcs: Dcs::Seen(Arc::new(cluster())),
@@ -91,6 +93,7 @@ fn observation(role: Role) -> Observation {
         guard_alive: true,
         request: Some(Request::Reinitialize),
         disk: Disk::Full,
+        up_since: Instant(7),
         namesake: Some("10.0.0.9:8008".to_owned()),
         promise: Some(Promise { to: name("db-2"), epoch: Epoch(3), until: Instant(8) }),
     }
@@ -102,7 +105,7 @@ fn primary() -> Role {
         sync_names: "\"db-2\"".to_owned(),
         checkpointer_settled: true,
         senders: vec![Sender { name: "db-2".to_owned(), streaming: true, named: Some(Form::Any), flushed: Lsn(1000) }],
-        slots: Slots { all: [name("db-2").slot()].into(), idle: [name("db-2").slot()].into() },
+        slots: Slots { physical: [(name("db-2").slot(), Slot::default())].into(), ..Slots::default() },
         checkpoint_pending: false,
     })
 }
@@ -111,6 +114,7 @@ fn standby() -> Role {
     Role::Standby(Standby {
         received: Lsn(1000),
         replayed: Lsn(900),
+        complete: true,
         streaming: true,
         upstream: Some(name("db-2")),
         slots: Slots::default(),
@@ -134,8 +138,19 @@ fn memory() -> Memory {
         away: [(name("db-3").slot(), Instant(1))].into(),
         taken_with: Some(4),
         down_since: Some(Instant(2)),
-        disk_since: Some(Instant(3)),
-        electorate: Electorate { on: true, recorded: [name("db-1")].into(), ordered: Some([name("db-2")].into()) },
+        disk: Some(DiskTrouble { since: Instant(3), flushed: Some(Lsn(4)) }),
+        near: [name("db-2")].into(),
+        shunned: Some(Instant(2)),
+        asked: Some(Instant(6)),
+        failsafe_away: [(name("db-2"), Instant(5))].into(),
+        vacant_after: Some(Epoch(2)),
+        permanent: [name("db-2").slot()].into(),
+        electorate: Electorate {
+            on: true,
+            recorded: [name("db-1")].into(),
+            ordered: Some((Some(3), [name("db-2")].into())),
+            lifted: true,
+        },
         ..Memory::default()
     }
 }

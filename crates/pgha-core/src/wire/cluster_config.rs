@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 use super::codec::{self, scalar_text, seconds, truth, whole_number};
 use super::{WireError, merge_patch};
+use crate::name::SlotName;
+use crate::observation::PermanentSlot;
 use crate::time::Millis;
 
 /// The settings of the whole cluster: the document as it stands, and what pgha reads in it.
@@ -79,6 +81,8 @@ pub struct ClusterSettings {
     pub failsafe_mode: bool,
     /// How long the slot of an absent member is kept.
     pub member_slots_ttl: Millis,
+    /// Slots that are there whoever leads.
+    pub slots: BTreeMap<SlotName, PermanentSlot>,
     /// Lines kept in `history`; zero: all.
     pub max_timelines_history: u32,
     /// The whole cluster follows another cluster.
@@ -114,6 +118,7 @@ impl Default for ClusterSettings {
             primary_stop_timeout: Millis(0),
             failsafe_mode: false,
             member_slots_ttl: Millis::from_secs(1800),
+            slots: BTreeMap::new(),
             max_timelines_history: 0,
             standby_cluster: false,
             use_slots: true,
@@ -234,6 +239,15 @@ impl<'a> Reader<'a> {
             standby_cluster: self.get("standby_cluster", "an object", follows_another).unwrap_or(false),
             ..default
         };
+        if let Some(slots) = self.get("slots", "an object", Value::as_object) {
+            let mut inner = self.inner("slots.", slots);
+            for name in slots.keys() {
+                if let Some((name, kind)) = inner.get(name, SLOT, |value| permanent_slot(name, value)) {
+                    settings.slots.insert(name, kind);
+                }
+            }
+            self.notes = inner.finish();
+        }
         if let Some(postgresql) = self.get("postgresql", "an object", Value::as_object) {
             let mut inner = self.inner("postgresql.", postgresql);
             inner.postgresql(&mut settings);
@@ -289,6 +303,20 @@ impl<'a> Reader<'a> {
     fn flag(&mut self, key: &str, default: bool) -> bool {
         self.get(key, "true or false", truth).unwrap_or(default)
     }
+}
+
+const SLOT: &str = "a slot name of lower-case letters, digits and underscores, and {\"type\": \"physical\"} or \
+                    {\"type\": \"logical\", \"database\": …, \"plugin\": …}";
+
+/// Patroni's form; a slot without a type is physical.
+fn permanent_slot(name: &str, value: &Value) -> Option<(SlotName, PermanentSlot)> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let kind = match (value.is_object(), text("type").as_deref()) {
+        (true, None | Some("physical")) => PermanentSlot::Physical,
+        (true, Some("logical")) => PermanentSlot::Logical { database: text("database")?, plugin: text("plugin")? },
+        _ => return None,
+    };
+    Some((SlotName::parse(name)?, kind))
 }
 
 fn count(value: &Value) -> Option<u32> {
@@ -383,6 +411,18 @@ mod tests {
         );
         assert_eq!(config.settings(), &ClusterSettings::default());
         assert_eq!(config.warnings().len(), 8, "{:#?}", config.warnings());
+    }
+
+    #[test]
+    fn permanent_slots_are_of_two_kinds() {
+        let config = config(
+            r#"{"slots":{"backup":{"type":"physical"},"cdc":{"type":"logical","database":"app","plugin":"pgoutput"},
+                "BAD":{"type":"physical"},"half":{"type":"logical","database":"app"},"odd":7}}"#,
+        );
+        let logical = PermanentSlot::Logical { database: "app".into(), plugin: "pgoutput".into() };
+        let slot = |name: &str| SlotName::parse(name).unwrap();
+        assert_eq!(config.settings().slots, [(slot("backup"), PermanentSlot::Physical), (slot("cdc"), logical)].into());
+        assert_eq!(config.warnings().len(), 3, "{:#?}", config.warnings());
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl World {
                     return Done::Failed;
                 }
                 if let Some(agent) = self.agent(who) {
-                    agent.bid = true;
+                    agent.bid = Some(epoch);
                     agent.free = false;
                 }
                 self.spring(Moment::Bid, host);
@@ -137,6 +137,9 @@ impl World {
                 }
                 Done::Go
             }
+            // Neither logical slots nor positions are part of this world.
+            Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_) => Done::Go,
+            Action::CopySlots(..) => Done::Failed,
             Action::DropSlots(slots) => {
                 if let Some(server) = &mut self.hosts[host].pg.server {
                     server.slots.retain(|slot| !slots.contains(slot));

@@ -167,7 +167,7 @@ impl World {
         if step == 1 && self.clock(host) >= not_after && !self.is(Mutant::IgnoreNotAfter) {
             return failed("the lease is too short by now");
         }
-        let takes = self.between(20, 400);
+        let (takes, now) = (self.between(20, 400), self.now);
         let Some(server) = &mut self.hosts[host].pg.server else { return failed("Postgres is gone") };
         if step == 1 {
             if server.life != Life::Running || server.stuck_until > self.now {
@@ -175,6 +175,8 @@ impl World {
             }
             server.promoting = Some(timeline);
             let number = server.number;
+            // All that is there is replayed first.
+            let takes = Span(takes.0 + server.replays_until.since(now).0);
             invariant::in_time::check(self, host, "promotes");
             self.later(takes, Event::Promoted(Who { host, start: number }));
             return Step::Again(LOOK, 2);

@@ -143,8 +143,8 @@ pub struct Agent {
     /// What was asked of it.
     pub request: Option<Request>,
     asking: Option<Asking>,
-    /// It has reached for the leadership, and does not know what has become of that.
-    bid: bool,
+    /// It has reached for this leadership, and does not know what has become of that.
+    bid: Option<Epoch>,
     /// It has nothing to do with the leadership, and may give its word.
     free: bool,
     newest_epoch: Epoch,
@@ -177,7 +177,11 @@ impl World {
         if let Some(journals) = &mut self.journals {
             journals.start(self.now, &settings);
         }
+        let clock = self.clock(host);
         let host_state = &mut self.hosts[host];
+        if host_state.up_since == Instant::default() {
+            host_state.up_since = clock;
+        }
         host_state.agent_starts += 1;
         host_state.agent_frozen_until = Time(0);
         let start = host_state.agent_starts;
@@ -204,7 +208,7 @@ impl World {
             peers: None,
             request: None,
             asking: None,
-            bid: false,
+            bid: None,
             free: false,
             newest_epoch: Epoch::default(),
             actions: VecDeque::new(),
@@ -398,7 +402,7 @@ impl World {
         member.nofailover = agent.settings.nofailover;
         member.failover_priority = agent.settings.failover_priority;
         member.sync_priority = agent.settings.failover_priority;
-        member.replicatefrom.clone_from(&agent.settings.replicatefrom);
+        member.replicatefrom = agent.memory.relay(&agent.settings).cloned();
         member.clonefrom = clonefrom;
         member.can_lead = can_lead(&agent.settings, &agent.memory, observation);
         let (mut leads, mut writable) = (agent.published.leads, false);
@@ -407,18 +411,20 @@ impl World {
         }
         let mut position = None;
         if let Postgres::Running(running) = &observation.postgres {
-            let at = match &running.role {
+            let (at, complete) = match &running.role {
                 Role::Primary(primary) => {
                     writable = true;
-                    primary.flushed
+                    (primary.flushed, true)
                 }
-                Role::Standby(standby) => standby.position(),
+                Role::Standby(standby) => (standby.position(), standby.complete),
             };
             let can_lead = can_lead(&agent.settings, &agent.memory, observation);
             // On the clock of who asks it; filled in there.
             let looked = Instant::default();
-            position =
-                Some((PeerPosition { timeline: running.timeline, position: at, looked, can_lead }, agent.looked_at));
+            position = Some((
+                PeerPosition { timeline: running.timeline, position: at, complete, looked, can_lead },
+                agent.looked_at,
+            ));
         }
         let stopping = agent.job.as_ref().is_some_and(|job| job.view.kind == JobKind::Stop);
         agent.published = Published { leads, writable: writable && !stopping, lease: agent.lease, position };

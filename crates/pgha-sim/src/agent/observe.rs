@@ -167,15 +167,19 @@ impl World {
             guard_alive,
             request: agent.request,
             disk: at.disk,
+            up_since: at.up_since,
             namesake: None,
             promise: at.promise.clone(),
         };
         let led = matches!(&observation.dcs, Dcs::Seen(cluster)
             if cluster.leader.as_ref().is_some_and(|leader| leader.name == agent.settings.me));
-        if matches!(observation.dcs, Dcs::Seen(_)) && agent.in_flight.is_none() && !led {
-            agent.bid = false;
+        if let Dcs::Seen(cluster) = &observation.dcs
+            && agent.in_flight.is_none()
+            && !led
+        {
+            agent.bid = agent.bid.filter(|bid| cluster.epoch.epoch < *bid);
         }
-        agent.free = !agent.bid && !led && observation.lease.is_none() && !observation.may_accept_writes();
+        agent.free = agent.bid.is_none() && !led && observation.lease.is_none() && !observation.may_accept_writes();
         if let Dcs::Seen(cluster) = &observation.dcs {
             agent.newest_epoch = agent.newest_epoch.max(cluster.epoch.epoch);
         }
@@ -242,9 +246,13 @@ impl World {
                 checkpoint_pending: data.checkpoint_timeline < branch,
             })
         } else {
+            // A walreceiver is started at the end of what is there.
+            let complete = streaming || server.replays_until <= self.now;
+            let known = if complete { data.at.lsn } else { data.recovered.1.max(data.checkpoint).min(data.at.lsn) };
             Role::Standby(Standby {
-                received: Lsn(data.at.lsn),
-                replayed: Lsn(data.at.lsn),
+                received: if streaming { Lsn(known) } else { Lsn::INVALID },
+                replayed: Lsn(known),
+                complete,
                 streaming,
                 upstream: server.upstream.map(|member| self.names[member].clone()),
                 slots: server.slots(&self.names),

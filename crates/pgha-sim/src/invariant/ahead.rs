@@ -41,7 +41,7 @@ pub fn check(world: &mut World, winner: usize) {
             && server.life == Life::Running
             && !server.primary
             && server.stuck_until <= world.now
-            && world.now.since(server.ready) > steady
+            && world.now.since(server.ready.max(server.replays_until)) > steady
             && at.slow_disk_until <= world.now
             && at.agent.as_deref().is_some_and(|agent| agent.is_settled(world.now, steady));
         at.pg.data.as_ref().filter(|_| runs).map(|data| data.at)

@@ -6,7 +6,7 @@
 use pgha_core::observation::Synchrony;
 
 use super::Violation;
-use crate::model::postgres::Life;
+use crate::model::postgres::{Life, Server};
 use crate::time::Span;
 use crate::world::World;
 
@@ -22,19 +22,19 @@ impl World {
         let tree = &self.zk.committed;
         let Some((leader, _)) = tree.leader else { return Some("nobody leads".to_owned()) };
         let name = &self.names[leader];
-        let Some(server) = self.hosts[leader].pg.server.as_ref().filter(|server| server.writable()) else {
+        if !self.hosts[leader].pg.server.as_ref().is_some_and(Server::writable) {
             return Some(format!("{name} leads and is no primary"));
-        };
+        }
         for member in (0..self.scenario.members).filter(|member| *member != leader) {
-            let relay = self.scenario.relayed(member).filter(|relay| *relay != leader).unwrap_or(leader);
-            let number = self.hosts[relay].pg.server.as_ref().map_or(server.number, |server| server.number);
-            let streams = self.hosts[member]
-                .pg
-                .server
-                .as_ref()
-                .is_some_and(|standby| standby.life == Life::Running && standby.receiver == Some((relay, number)));
+            // Where the relay does not stream the leader stands in.
+            let relay = self.scenario.relayed(member).filter(|relay| *relay != leader);
+            let from = |host: usize| self.hosts[host].pg.server.as_ref().map(|server| (host, server.number));
+            let sources = [from(leader), relay.and_then(from)];
+            let streams = self.hosts[member].pg.server.as_ref().is_some_and(|standby| {
+                standby.life == Life::Running && standby.receiver.is_some() && sources.contains(&standby.receiver)
+            });
             if !streams {
-                return Some(format!("{} does not stream from {}", self.names[member], self.names[relay]));
+                return Some(format!("{} does not stream from {name}", self.names[member]));
             }
         }
         let settings = tree.config.clone().unwrap_or_default();

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{NodeName, SlotName, SystemId};
-use pgha_core::observation::{Control, ControlState, Past, Slots};
+use pgha_core::observation::{Control, ControlState, Past, Slot, Slots};
 use pgha_core::sync::Form;
 
 use super::wal::{Position, Wal};
@@ -93,7 +93,8 @@ impl SyncNames {
             .filter(|(_, name)| text.contains(&format!("\"{name}\"")))
             .map(|(i, _)| i)
             .collect();
-        let any = text.starts_with("ANY ");
+        // With a filler in front, the first so many; else whichever.
+        let any = !text.contains("_pgha_first_");
         let digits: String = text.trim_start_matches("ANY ").chars().take_while(char::is_ascii_digit).collect();
         let count = digits.parse().unwrap_or(1);
         Self { text: text.to_owned(), set, count, any }
@@ -104,7 +105,7 @@ impl SyncNames {
         !self.text.is_empty()
     }
 
-    /// How a walsender of `member` that has this copy shows it.
+    /// How the priority of `member`'s walsender shows that it has this copy.
     pub fn form_for(&self, member: usize) -> Option<Form> {
         self.set.contains(&member).then_some(if self.any { Form::Any } else { Form::First })
     }
@@ -162,6 +163,8 @@ pub struct Server {
     pub stuck_until: Time,
     /// Dies then: a signal is on its way.
     pub dying: bool,
+    /// A standby that was just started replays what it had before until then, and shows only how far that has come.
+    pub replays_until: Time,
     /// `primary_conninfo`.
     pub upstream: Option<usize>,
     /// The walreceiver's connection: which member, which start of its server.
@@ -198,6 +201,7 @@ impl Server {
             promoting: None,
             stuck_until: Time(0),
             dying: false,
+            replays_until: since,
             upstream,
             receiver: None,
             heard: since,
@@ -212,13 +216,14 @@ impl Server {
         }
     }
 
-    /// Its slots, and which of them nobody streams through.
+    /// Its slots, and which of them somebody streams through.
     pub fn slots(&self, names: &[NodeName]) -> Slots {
-        let used = |slot: &SlotName| {
+        let active = |slot: &SlotName| {
             let streams = |member: usize| self.senders.get(member).is_some_and(Option::is_some);
             names.iter().enumerate().any(|(member, name)| streams(member) && name.owns(slot))
         };
-        Slots { all: self.slots.clone(), idle: self.slots.iter().filter(|slot| !used(slot)).cloned().collect() }
+        let slot = |name: &SlotName| (name.clone(), Slot { active: active(name), ..Slot::default() });
+        Slots { physical: self.slots.iter().map(slot).collect(), ..Slots::default() }
     }
 
     /// Whether it can take a write now.

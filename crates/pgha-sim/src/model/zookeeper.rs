@@ -229,7 +229,7 @@ impl Tree {
             Write::Failsafe { version, expect, members } => {
                 (current(*version) && self.failsafe.version == *expect).then_some(())?;
                 let version = Some(expect.map_or(0, |version| version + 1));
-                next.failsafe = FailsafeRecord { members: members.clone(), version };
+                next.failsafe = FailsafeRecord { members: members.clone(), unreadable: false, version };
             }
             Write::ClearFailover { version, failover } => {
                 (current(*version) && self.failover_version == *failover).then_some(())?;
@@ -283,6 +283,7 @@ impl Tree {
                 failsafe: self.failsafe.clone(),
                 members: self.members.iter().map(|(who, (member, _))| (names[*who].clone(), member.clone())).collect(),
                 retained_slots: self.retained.clone(),
+                slot_positions: BTreeMap::new(),
                 optime: self.optime,
                 history: self.history.clone(),
             })

@@ -30,6 +30,9 @@ pub struct PghaStatus {
     /// End of the WAL that it has.
     #[serde(default)]
     pub position: Option<Lsn>,
+    /// There is no more WAL than this on its disk: a standby that has just started replays what it had before.
+    #[serde(default)]
+    pub position_complete: bool,
     /// How long ago it looked, in milliseconds.
     #[serde(default)]
     pub looked_ms_ago: Option<u64>,
