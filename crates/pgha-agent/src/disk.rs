@@ -70,7 +70,9 @@ impl Probe {
 
 fn look(data_dir: &Path) -> Disk {
     // pg_wal may be on a disk of its own.
-    let places = [Some(data_dir.to_path_buf()), std::fs::canonicalize(data_dir.join("pg_wal")).ok()];
+    let wal = std::fs::canonicalize(data_dir.join("pg_wal")).ok();
+    let inside = |wal: &PathBuf| std::fs::canonicalize(data_dir).is_ok_and(|data| wal.starts_with(data));
+    let places = [Some(data_dir.to_path_buf()), wal.filter(|wal| !inside(wal))];
     let mut found = places.iter().flatten().filter_map(|dir| place_beside(dir)).map(|place| of(try_write(&place)));
     found.find(|found| *found != Disk::Sound).unwrap_or_default()
 }

@@ -51,21 +51,25 @@ impl Promises {
     /// In `run_dir`: a promise outlives the agent, not the host. What a host that was just started may have promised is for
     /// the decision; the clock does not tell, it is the same for a container and its host.
     pub(crate) fn open(run_dir: &std::path::Path) -> io::Result<Self> {
+        let path = run_dir.join("promise.json");
         let mark = run_dir.join("up-since");
-        let up_since = match std::fs::read_to_string(&mark) {
-            // The clock of another boot: the directory has survived it.
-            Ok(text) => text.trim().parse().map(Instant).ok().filter(|since| *since <= clock::now()),
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let known = match std::fs::read_to_string(&mark) {
+            // One of another boot, in a directory that has survived it, is of another clock; so is what was promised.
+            Ok(text) => {
+                text.split_once(' ').filter(|(of, _)| *of == boot.trim()).and_then(|(_, at)| at.trim().parse().ok())
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let up_since = if let Some(since) = up_since {
-            since
+        let up_since = if let Some(since) = known {
+            Instant(since)
         } else {
             let now = clock::now();
-            files::replace(&mark, now.0.to_string().as_bytes())?;
+            files::remove(&path)?;
+            files::replace(&mark, format!("{} {}", boot.trim(), now.0).as_bytes())?;
             now
         };
-        let path = run_dir.join("promise.json");
         let promise = match std::fs::read(&path) {
             Ok(bytes) => Some(serde_json::from_slice(&bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -164,6 +168,15 @@ mod tests {
         assert!(!restarted.bid(Instant(1009), Epoch(4)));
         assert!(restarted.bid(Instant(1009), Epoch(5)), "another has led since");
         assert!(promises.bid(Instant(1010), Epoch(4)));
+    }
+
+    #[test]
+    fn a_promise_of_another_boot_is_of_another_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(give(&free(dir.path()), 3, 10), Ok(()));
+        std::fs::write(dir.path().join("up-since"), "another-boot 7").unwrap();
+        let restarted = Promises::open(dir.path()).unwrap();
+        assert!(restarted.current().is_none() && restarted.up_since() > Instant(7));
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl Turn {
             (standstill.position, standstill.since) = (Lsn::INVALID, Instant(0));
         }
         memory.asked = None;
+        memory.slot_work = None;
         if let Some(trouble) = &mut memory.disk {
             trouble.flushed = None;
         }

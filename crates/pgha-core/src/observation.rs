@@ -461,11 +461,18 @@ pub struct Slots {
 pub struct Slot {
     /// Somebody streams through it.
     pub active: bool,
+    /// It is of no use any more (its WAL is gone), or it holds up vacuum of a primary that knows nothing of its consumer.
+    pub spoilt: bool,
     /// `confirmed_flush_lsn` of a logical one, `restart_lsn` of a physical one: what lies before is not needed any more.
     pub position: Lsn,
 }
 
 impl Slots {
+    /// Whether there is one of that name, of whatever kind.
+    pub fn has(&self, name: &SlotName) -> bool {
+        self.physical.contains_key(name) || self.logical.contains_key(name)
+    }
+
     /// Physical ones that nobody streams through.
     pub fn idle(&self) -> impl Iterator<Item = &SlotName> {
         self.physical.iter().filter(|(_, slot)| !slot.active).map(|(name, _)| name)

@@ -182,6 +182,8 @@ impl Agent {
             let slots = &primary.slots;
             let permanent = cluster.config.iter().flat_map(|config| config.permanent_slots.keys()).filter_map(|name| {
                 let slot = slots.physical.get(name).or_else(|| slots.logical.get(name))?;
+                // A logical slot that is being made has none yet.
+                (slot.position != Lsn::INVALID && !slot.spoilt).then_some(())?;
                 Some((name.to_string(), slot.position))
             });
             status = Status {

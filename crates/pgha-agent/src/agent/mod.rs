@@ -18,6 +18,7 @@ mod publish;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgha_core::action::Action;
 use pgha_core::decide::{Memory, Settings, decide};
 use pgha_core::lease::Lease;
 use pgha_core::observation::{EndedJob, PeerAnswers, Request};
@@ -204,7 +205,8 @@ impl Agent {
             // The memory carries it on from here.
             self.request = None;
         }
-        let acted = !decision.actions.is_empty();
+        let background = |action: &Action| matches!(action, Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_));
+        let acted = !decision.actions.iter().all(background);
         let mut failed = false;
         for action in decision.actions {
             tracing::debug!(?action, "doing");

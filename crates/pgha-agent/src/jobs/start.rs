@@ -8,6 +8,7 @@ use pgha_core::name::Epoch;
 use pgha_core::time::Instant;
 
 use super::JobError;
+use super::copy_slots::has_logical_wal;
 use crate::clock;
 use crate::context::Context;
 use crate::postgres::conf::Upstream;
@@ -15,6 +16,7 @@ use crate::postgres::control;
 use crate::postgres::numbers;
 use crate::postgres::process::Postmaster;
 use crate::postgres::query::Connection;
+use crate::postgres::slots;
 use crate::postgres::supervisor::{self, Ordered};
 
 /// How to start.
@@ -65,6 +67,11 @@ pub(crate) async fn start(
             conf.write_upstream(upstream.as_ref()).map_err(writing())?;
             conf.write_sync_names("").map_err(writing())?;
             conf.set_standby(true).map_err(writing())?;
+            let logical_wal = has_logical_wal(&context).await.unwrap_or(true);
+            let removed = slots::remove_unusable(data_dir, logical_wal).map_err(writing())?;
+            if !removed.is_empty() {
+                tracing::warn!(slots = ?removed, logical_wal, "removed replication slots that would keep Postgres from starting");
+            }
         }
     }
     let ordered = supervisor::start(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;

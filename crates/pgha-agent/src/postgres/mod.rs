@@ -5,4 +5,5 @@ pub(crate) mod control;
 pub(crate) mod numbers;
 pub(crate) mod process;
 pub(crate) mod query;
+pub(crate) mod slots;
 pub(crate) mod supervisor;

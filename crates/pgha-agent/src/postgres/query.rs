@@ -118,7 +118,9 @@ SELECT pg_is_in_recovery() AS standby,
 
 const SLOTS: &str = "
 SELECT slot_name::text AS name, slot_type = 'logical' AS logical, active,
-       coalesce(confirmed_flush_lsn, restart_lsn)::text AS position
+       (CASE slot_type WHEN 'logical' THEN confirmed_flush_lsn ELSE restart_lsn END)::text AS position,
+       coalesce(wal_status = 'lost' OR (slot_type = 'physical' AND xmin IS NOT NULL AND pg_is_in_recovery()), false)
+         AS spoilt
   FROM pg_replication_slots WHERE NOT temporary";
 
 const SENDERS: &str = "
@@ -292,7 +294,7 @@ fn read_slots(rows: &[Row]) -> Result<Slots, QueryError> {
         let Some(name) = SlotName::parse(row.try_get("name")?) else { continue };
         let position: Option<String> = row.try_get("position")?;
         let position = position.and_then(|text| text.parse().ok()).unwrap_or(Lsn::INVALID);
-        let slot = Slot { active: row.try_get("active")?, position };
+        let slot = Slot { active: row.try_get("active")?, spoilt: row.try_get("spoilt")?, position };
         let kind = if row.try_get("logical")? { &mut slots.logical } else { &mut slots.physical };
         kind.insert(name, slot);
     }

@@ -156,7 +156,7 @@ async fn permanent_slots_survive_a_failover() {
         "backup": {"type": "physical"},
         "cdc": {"type": "logical", "database": "postgres", "plugin": "test_decoding"},
     });
-    let patch = serde_json::json!({"slots": slots, "postgresql": {"parameters": {"wal_level": "logical"}}});
+    let patch = serde_json::json!({"postgresql": {"parameters": {"wal_level": "logical"}}});
     world.configure("one", patch).await;
     // wal_level needs a restart.
     let begun = Instant::now();
@@ -167,6 +167,16 @@ async fn permanent_slots_survive_a_failover() {
     let body = pgha_core::wire::rest::RestartBody::default();
     world.member("one").authorized().restart(&body).await.unwrap();
     assert_eq!(world.await_primary(&[], SOON).await, "one");
+    // While a transaction is open the slot is only being made, and nobody copies it.
+    world.await_sync(SOON).await;
+    let mut client = world.member("one").connect().await.unwrap();
+    let open = client.transaction().await.unwrap();
+    open.query_one("SELECT txid_current()", &[]).await.unwrap();
+    world.configure("one", serde_json::json!({"slots": slots})).await;
+    let postmaster = world.member("two").postmaster();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.member("two").postmaster(), postmaster, "restarted for nothing\n{}", world.logs());
+    open.commit().await.unwrap();
     let names = "SELECT coalesce(string_agg(slot_name::text, ',' ORDER BY slot_name), '') FROM pg_replication_slots";
     await_answer(&mut world, "one", names, "backup,cdc,two").await;
     await_answer(&mut world, "two", names, "backup,cdc").await;

@@ -75,10 +75,22 @@ fn has_heir(view: &View<'_>, cluster: &Cluster) -> bool {
     if synchronous && (cluster.sync.leader.as_ref() != Some(view.me()) || !has_votes(cluster)) {
         return false;
     }
-    let near = if synchronous { &cluster.sync.standbys } else { &view.memory.near };
+    // An agent that was restarted meanwhile knows what the leader has last written down.
+    let most = cluster_settings(cluster).maximum_lag;
+    let written = |name: &NodeName| {
+        let position = cluster.slot_positions.get(&name.slot());
+        view.memory.near.is_empty() && position.is_some_and(|it| cluster.optime.ahead_of(*it) <= most)
+    };
+    let near = |name: &NodeName| {
+        if synchronous {
+            cluster.sync.standbys.contains(name)
+        } else {
+            view.memory.near.contains(name) || written(name)
+        }
+    };
     cluster.members.iter().any(|(name, member)| {
         let fit = member.is_running && !member.is_primary && !member.nofailover && member.can_lead;
-        name != view.me() && fit && near.contains(name)
+        name != view.me() && fit && near(name)
     })
 }
 
@@ -379,7 +391,7 @@ fn failsafe<'a>(mut view: View<'a>, cluster: &Cluster, version: i32) -> ControlF
         let away = view.memory.failsafe_away.get(*name).map(|since| view.now().since(*since));
         cluster.sync.standbys.contains(*name) || away.is_some_and(|away| away < patience)
     };
-    let mut members: BTreeSet<NodeName> = cluster.members.keys().cloned().collect();
+    let mut members: BTreeSet<NodeName> = cluster.members.keys().chain([view.me()]).cloned().collect();
     members.extend(recorded.iter().filter(stays).cloned());
     if members.len() == 1 && recorded.len() > 1 {
         // Alone on record nobody else could ever take over.
@@ -417,7 +429,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     if primary.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
     }
-    let mut slots = slots::of_leader(&view, cluster, &settings, primary);
+    let mut slots = slots::of_leader(&mut view, cluster, &settings, primary);
     actions.append(&mut slots);
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);

@@ -91,6 +91,10 @@ pub struct Memory {
     pub followed: Option<NodeName>,
     /// Permanent slots that were asked for at some time: those that are not any more are dropped.
     pub permanent: BTreeSet<SlotName>,
+    /// Since when logical slots are to be copied, and when they last were.
+    pub copying: Option<SlotCopying>,
+    /// When work on permanent slots was last ordered.
+    pub slot_work: Option<Instant>,
     /// Slots of members that are away, and since when they are.
     pub away: BTreeMap<SlotName, Instant>,
     /// Since when Postgres is down or starting under a leadership that it has served under.
@@ -151,6 +155,15 @@ impl Memory {
         self.tried = rung;
         self.due = rung;
     }
+}
+
+/// Logical slots are to be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotCopying {
+    /// Since when.
+    pub since: Instant,
+    /// When it was last done: what is missing right after that will not come of doing it again.
+    pub done: Option<Instant>,
 }
 
 /// A disk that is not sound.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{View, topology};
+use super::{SlotCopying, View, topology};
 use crate::action::Action;
 use crate::lsn::Lsn;
 use crate::name::{NodeName, SlotName};
 use crate::observation::{Cluster, ClusterSettings, JobKind, PermanentSlot, Primary, Slots, Standby};
+use crate::time::Millis;
 
 fn physical(settings: &ClusterSettings) -> impl Iterator<Item = &SlotName> {
     settings.permanent_slots.iter().filter(|(_, kind)| **kind == PermanentSlot::Physical).map(|(name, _)| name)
@@ -29,19 +30,26 @@ fn unused(
     let was_permanent =
         |slot: &&SlotName| view.memory.permanent.contains(*slot) && !settings.permanent_slots.contains_key(*slot);
     let given_up = |slot: &&SlotName| view.is_given_up(slot, settings);
-    let logical = slots.logical.iter().filter(|(_, slot)| !slot.active).map(|(name, _)| name);
-    (slots
-        .idle()
-        .filter(|slot| !wanted.contains(*slot))
-        .filter(|slot| of_a_member(slot) || was_permanent(slot) || given_up(slot)))
-    .chain(logical.filter(was_permanent))
-    .cloned()
-    .collect()
+    let logical = || slots.logical.iter().filter(|(_, slot)| !slot.active);
+    // Asked for as one kind, and there as the other; or there and of no use.
+    let wrong = |slot: &&SlotName, logical: bool| {
+        view.memory.permanent.contains(*slot)
+            && settings.permanent_slots.contains_key(*slot)
+            && is_logical(settings, slot) != logical
+    };
+    let spoilt = slots.physical.iter().filter(|(name, slot)| slot.spoilt && !slot.active && wanted.contains(*name));
+    (slots.idle().filter(|slot| !wanted.contains(*slot)))
+        .filter(|slot| of_a_member(slot) || was_permanent(slot) || given_up(slot) || wrong(slot, false))
+        .chain(spoilt.map(|(name, _)| name))
+        .chain(logical().map(|(name, _)| name).filter(|slot| was_permanent(slot) || wrong(slot, true)))
+        .chain(logical().filter(|(name, slot)| slot.spoilt && is_logical(settings, name)).map(|(name, _)| name))
+        .cloned()
+        .collect()
 }
 
 /// What a leader does about its slots.
 pub(super) fn of_leader(
-    view: &View<'_>,
+    view: &mut View<'_>,
     cluster: &Cluster,
     settings: &ClusterSettings,
     primary: &Primary,
@@ -59,23 +67,35 @@ pub(super) fn of_leader(
         actions.push(Action::DropSlots(unused));
     }
     // There may be room for them only now.
-    let missing: BTreeSet<SlotName> = wanted.into_iter().filter(|slot| !slots.physical.contains_key(slot)).collect();
+    let missing: BTreeSet<SlotName> = wanted.into_iter().filter(|slot| !slots.has(slot)).collect();
     if !missing.is_empty() {
         actions.push(Action::CreateSlots(missing));
     }
     let missing: BTreeMap<SlotName, PermanentSlot> = (settings.permanent_slots.iter())
-        .filter(|(name, kind)| **kind != PermanentSlot::Physical && !slots.logical.contains_key(*name))
+        .filter(|(name, kind)| **kind != PermanentSlot::Physical && !slots.has(name))
         .map(|(name, kind)| (name.clone(), kind.clone()))
         .collect();
-    if !missing.is_empty() {
+    if !missing.is_empty() && is_due(view, CREATION) {
         actions.push(Action::CreateLogicalSlots(missing));
     }
     actions
 }
 
+/// Work in the background is looked at again after so many heartbeats.
+const CREATION: u64 = 10;
+
+fn is_due(view: &mut View<'_>, heartbeats: u64) -> bool {
+    let (now, pause) = (view.now(), Millis(view.timing().heartbeat.0 * heartbeats));
+    let due = view.memory.slot_work.is_none_or(|ordered| now.since(ordered) >= pause);
+    if due {
+        view.memory.slot_work = Some(now);
+    }
+    due
+}
+
 /// What a standby does about its slots.
 pub(super) fn of_standby(
-    view: &View<'_>,
+    view: &mut View<'_>,
     cluster: &Cluster,
     settings: &ClusterSettings,
     leader: &NodeName,
@@ -91,7 +111,7 @@ pub(super) fn of_standby(
     if !unused.is_empty() {
         actions.push(Action::DropSlots(unused));
     }
-    let missing: BTreeSet<SlotName> = wanted.into_iter().filter(|slot| !slots.physical.contains_key(slot)).collect();
+    let missing: BTreeSet<SlotName> = wanted.into_iter().filter(|slot| !slots.has(slot)).collect();
     if !missing.is_empty() {
         actions.push(Action::CreateSlots(missing));
     }
@@ -99,33 +119,50 @@ pub(super) fn of_standby(
     let behind: BTreeMap<SlotName, Lsn> = (settings.permanent_slots.keys())
         .filter_map(|name| {
             let slot = slots.physical.get(name).or_else(|| slots.logical.get(name)).filter(|slot| !slot.active)?;
-            let leaders = cluster.slot_positions.get(name)?;
+            let leaders = cluster.slot_positions.get(name).filter(|_| !slot.spoilt)?;
             // A slot cannot be moved beyond what has been replayed.
             let to = (*leaders).min(standby.replayed);
             (to > slot.position).then(|| (name.clone(), to))
         })
         .collect();
-    if !behind.is_empty() {
+    if !behind.is_empty() && is_due(view, 1) {
         actions.push(Action::AdvanceSlots(behind));
     }
     actions
 }
 
-/// Logical slots that this standby needs to carry on with, should it lead, and does not have.
+/// Logical slots that this standby needs to carry on with, should it lead, and does not have. Copying them restarts Postgres:
+/// members do it one after the other, not while a change of the leader is asked for, and not again when it did not help.
 pub(super) fn to_copy(
-    view: &View<'_>,
+    view: &mut View<'_>,
     cluster: &Cluster,
     settings: &ClusterSettings,
     standby: &Standby,
 ) -> BTreeSet<SlotName> {
-    if view.settings.nofailover || view.backing_off(JobKind::CopySlots) || settings.paused {
+    let barred = view.settings.nofailover || view.settings.nostream;
+    if barred || settings.paused || cluster.failover.is_some() || view.backing_off(JobKind::CopySlots) {
         return BTreeSet::new();
     }
-    settings
-        .permanent_slots
-        .keys()
-        .filter(|slot| is_logical(settings, slot) && !standby.slots.logical.contains_key(*slot))
+    let missing: BTreeSet<SlotName> = (settings.permanent_slots.keys())
+        .filter(|slot| is_logical(settings, slot) && !standby.slots.has(slot))
         .filter(|slot| cluster.slot_positions.get(*slot).is_some_and(|position| standby.replayed >= *position))
         .cloned()
-        .collect()
+        .collect();
+    let now = view.now();
+    if missing.is_empty() {
+        if let Some(copying) = &mut view.memory.copying {
+            copying.since = now;
+        }
+        return missing;
+    }
+    let place = cluster.members.keys().filter(|name| *name < view.me()).count() as u64;
+    let turn = Millis(view.timing().ttl.0 * place);
+    let pause = view.settings.standstill;
+    let copying = view.memory.copying.get_or_insert(SlotCopying { since: now, done: None });
+    let waits = now.since(copying.since) < turn || copying.done.is_some_and(|done| now.since(done) < pause);
+    if waits {
+        return BTreeSet::new();
+    }
+    copying.done = Some(now);
+    missing
 }

@@ -197,12 +197,12 @@ fn following(
         return view.say(Reason::DroppingOldData, vec![Action::RemoveOldData]);
     }
     let settings = cluster_settings(cluster);
-    let missing = slots::to_copy(&view, cluster, &settings, standby);
+    let missing = slots::to_copy(&mut view, cluster, &settings, standby);
     if !missing.is_empty() {
         let reason = Reason::CopyingSlots { leader: leader.clone() };
         return view.say(reason, vec![Action::CopySlots(leader.clone(), missing)]);
     }
-    let mut actions = slots::of_standby(&view, cluster, &settings, leader, standby);
+    let mut actions = slots::of_standby(&mut view, cluster, &settings, leader, standby);
     if standby.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
     }

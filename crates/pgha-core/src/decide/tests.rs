@@ -12,8 +12,8 @@ use crate::lsn::{Lsn, Switch, TimelineHistory};
 use crate::name::{Epoch, SystemId};
 use crate::observation::{
     Control, ControlState, EndedJob, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize, Leader, Member,
-    Past, PeerAnswers, PeerPosition, Primary, Promise, Running, RunningJob, Sender, Slot, Slots, Standby, SyncRecord,
-    Synchrony, Watchdog,
+    Past, PeerAnswers, PeerPosition, PermanentSlot, Primary, Promise, Running, RunningJob, Sender, Slot, Slots,
+    Standby, SyncRecord, Synchrony, Watchdog,
 };
 use crate::sync::Form;
 
@@ -49,7 +49,8 @@ fn primary() -> Postgres {
 }
 
 fn slots(of: &[(&str, bool)]) -> Slots {
-    let slot = |(it, active): &(&str, bool)| (name(it).slot(), Slot { active: *active, position: Lsn(900) });
+    let slot =
+        |(it, active): &(&str, bool)| (name(it).slot(), Slot { active: *active, spoilt: false, position: Lsn(900) });
     Slots { physical: of.iter().map(slot).collect(), logical: BTreeMap::new() }
 }
 
@@ -995,4 +996,69 @@ fn a_failing_disk_makes_no_cluster() {
     obs.disk = Disk::Hung;
     let memory = broken(6000);
     assert_eq!(decide(&settings(), &memory, &obs).reason, Reason::DiskFailing { disk: Disk::Hung });
+}
+
+/// A cluster with a permanent slot of each kind, led by `peer`, which has both.
+fn with_permanent_slots() -> Cluster {
+    let mut all = cluster(Some("peer"));
+    let slot = |it: &str| SlotName::parse(it).unwrap();
+    let logical = PermanentSlot::Logical { database: "app".into(), plugin: "pgoutput".into() };
+    let permanent_slots = [(slot("backup"), PermanentSlot::Physical), (slot("cdc"), logical)].into();
+    all.config = Some(ClusterSettings { permanent_slots, ..cluster_settings(&all) });
+    all.slot_positions = [(slot("backup"), Lsn(950)), (slot("cdc"), Lsn(950))].into();
+    all
+}
+
+#[test]
+fn logical_slots_are_copied_once_and_not_again_at_once() {
+    let mut obs = observe(with_permanent_slots(), standby());
+    // `me` comes before `peer` in the order in which members copy.
+    let copied = decide(&settings(), &Memory::default(), &obs);
+    let cdc = BTreeSet::from([SlotName::parse("cdc").unwrap()]);
+    assert_eq!(copied.actions, [Action::CopySlots(name("peer"), cdc)]);
+    assert_eq!(decide(&settings(), &copied.memory, &obs).reason.code(), "following");
+    obs.now = NOW + Millis::from_secs(30);
+    assert_eq!(decide(&settings(), &copied.memory, &obs).reason.code(), "copying_slots");
+}
+
+#[test]
+fn logical_slots_wait_for_a_change_of_the_leader() {
+    let mut all = with_permanent_slots();
+    all.failover = Some(FailoverRequest { leader: Some(name("peer")), candidate: None, later: false, version: 1 });
+    assert_eq!(said(&observe(all, standby()))[0], "following");
+    let mut behind = with_permanent_slots();
+    behind.slot_positions.insert(SlotName::parse("cdc").unwrap(), Lsn(1001));
+    assert_eq!(said(&observe(behind, standby()))[0], "following");
+}
+
+#[test]
+fn permanent_slots_of_a_standby_move_with_the_leaders_and_are_made_anew_when_spoilt() {
+    let mut obs = observe(with_permanent_slots(), standby());
+    let slot = |it: &str| SlotName::parse(it).unwrap();
+    let mut look = |backup: Slot, cdc: Slot| {
+        if let Postgres::Running(running) = &mut obs.postgres
+            && let Role::Standby(standby) = &mut running.role
+        {
+            standby.slots = Slots { physical: [(slot("backup"), backup)].into(), logical: [(slot("cdc"), cdc)].into() };
+        }
+        decided(&obs).actions
+    };
+    let at = |position| Slot { position: Lsn(position), ..Slot::default() };
+    assert_eq!(look(at(900), at(950)), [Action::AdvanceSlots([(slot("backup"), Lsn(950))].into())]);
+    assert_eq!(look(at(950), at(950)), []);
+    let spoilt = Slot { spoilt: true, ..at(900) };
+    assert_eq!(look(spoilt, spoilt), [Action::DropSlots([slot("backup"), slot("cdc")].into())]);
+}
+
+#[test]
+fn permanent_slots_that_are_not_asked_for_any_more_go() {
+    let memory = decided(&observe(with_permanent_slots(), standby())).memory;
+    let mut obs = observe(cluster(Some("peer")), standby());
+    if let Postgres::Running(running) = &mut obs.postgres
+        && let Role::Standby(standby) = &mut running.role
+    {
+        standby.slots = slots(&[("backup", false), ("strangers", false)]);
+    }
+    let decision = decide(&settings(), &memory, &obs);
+    assert_eq!(decision.actions, [Action::DropSlots([name("backup").slot()].into())]);
 }

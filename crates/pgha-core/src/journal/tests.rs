@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
-use crate::decide::{Backoff, CheckpointOrder, DiskTrouble, Electorate, Standstill, decide};
+use crate::decide::{Backoff, CheckpointOrder, DiskTrouble, Electorate, SlotCopying, Standstill, decide};
 use crate::lease::Lease;
 use crate::lsn::{Switch, Timeline, TimelineHistory};
 use crate::name::{Epoch, NodeName, SystemId};
@@ -139,6 +139,8 @@ fn memory() -> Memory {
         taken_with: Some(4),
         down_since: Some(Instant(2)),
         disk: Some(DiskTrouble { since: Instant(3), flushed: Some(Lsn(4)) }),
+        copying: Some(SlotCopying { since: Instant(7), done: Some(Instant(8)) }),
+        slot_work: Some(Instant(9)),
         near: [name("db-2")].into(),
         shunned: Some(Instant(2)),
         asked: Some(Instant(6)),
