@@ -8,8 +8,8 @@ use crate::action::{Action, StartAs};
 use crate::lsn::Timeline;
 use crate::name::{NodeName, SlotName};
 use crate::observation::{
-    Cluster, Control, ControlState, FailoverRequest, Initialize, JobKind, Postgres, Primary, Request, Role, Running,
-    RunningJob, SyncRecord, Watchdog,
+    Cluster, Control, ControlState, FailoverRequest, Initialize, JobKind, Member, Postgres, Primary, Request, Role,
+    Running, RunningJob, SyncRecord, Watchdog,
 };
 use crate::reason::Reason;
 use crate::sync::{self, Names, Step};
@@ -72,7 +72,7 @@ fn start_is_overdue(view: &View<'_>, cluster: &Cluster) -> bool {
 /// Whether another member could take over as things stand.
 fn has_heir(view: &View<'_>, cluster: &Cluster) -> bool {
     let synchronous = cluster_settings(cluster).is_synchronous();
-    if synchronous && (cluster.sync.leader.as_ref() != Some(view.me()) || !has_votes(cluster)) {
+    if synchronous && (cluster.sync.leader.as_ref() != Some(view.me()) || !has_votes(view, cluster)) {
         return false;
     }
     // An agent that was restarted meanwhile knows what the leader has last written down.
@@ -89,14 +89,19 @@ fn has_heir(view: &View<'_>, cluster: &Cluster) -> bool {
         }
     };
     cluster.members.iter().any(|(name, member)| {
-        let fit = member.is_running && !member.is_primary && !member.nofailover && member.can_lead;
+        let fit = runs(view, name, member) && !member.is_primary && !member.nofailover && member.can_lead;
         name != view.me() && fit && near(name)
     })
 }
 
+/// One that has just come up streams before its znode says that it runs.
+fn runs(view: &View<'_>, name: &NodeName, member: &Member) -> bool {
+    member.is_running || view.memory.near.contains(name)
+}
+
 /// Whether enough of the recorded standbys run for one of them to be voted for.
-fn has_votes(cluster: &Cluster) -> bool {
-    let runs = |name: &&NodeName| cluster.members.get(*name).is_some_and(|member| member.is_running);
+fn has_votes(view: &View<'_>, cluster: &Cluster) -> bool {
+    let runs = |name: &&NodeName| cluster.members.get(*name).is_some_and(|member| runs(view, name, member));
     cluster.sync.standbys.iter().filter(runs).count() > cluster.sync.quorum
 }
 
@@ -356,7 +361,7 @@ fn requested<'a>(
             Err(format!("{name} cannot lead; `pghactl explain {name}` says why"))
         } else if settings.is_synchronous() && !cluster.sync.standbys.contains(name) {
             Err(format!("{name} is not a synchronous standby"))
-        } else if settings.is_synchronous() && !has_votes(cluster) {
+        } else if settings.is_synchronous() && !has_votes(&view, cluster) {
             Err(format!("{} other standbys must run to vote for {name}", cluster.sync.quorum))
         } else if !streams {
             Err(format!("{name} is not streaming"))

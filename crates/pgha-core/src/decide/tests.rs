@@ -1062,3 +1062,13 @@ fn permanent_slots_that_are_not_asked_for_any_more_go() {
     let decision = decide(&settings(), &memory, &obs);
     assert_eq!(decision.actions, [Action::DropSlots([name("backup").slot()].into())]);
 }
+
+#[test]
+fn a_standby_that_streams_is_an_heir_before_its_znode_says_that_it_runs() {
+    let mut all = cluster(Some("me"));
+    all.members.get_mut(&name("peer")).unwrap().is_running = false;
+    let memory = decided(&observe(all.clone(), primary())).memory;
+    let crashed = observe(all, stopped(ControlState::InProduction));
+    assert_eq!(decide(&settings(), &memory, &crashed).reason.code(), "crashed_handing_over");
+    assert_eq!(decided(&crashed).reason.code(), "crashed_restarting");
+}

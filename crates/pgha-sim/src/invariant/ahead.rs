@@ -32,7 +32,11 @@ pub fn check(world: &mut World, winner: usize) {
             && !bound
             && world.scenario.nofailover != Some(host)
             && world.scenario.without_watchdog != Some(host);
+        // One that gets WAL from another standby has more a moment after it was asked.
+        let is_standby = |host: usize| world.hosts[host].pg.server.as_ref().is_some_and(|server| !server.primary);
+        let at_rest = server.receiver.is_none_or(|(from, _)| !is_standby(from));
         let runs = may_lead
+            && at_rest
             && at.disk == Disk::Sound
             && at.on
             && at.frozen_until <= world.now
