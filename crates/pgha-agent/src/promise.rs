@@ -62,20 +62,23 @@ impl Promises {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let up_since = if let Some(since) = known {
-            Instant(since)
-        } else {
-            let now = clock::now();
-            files::remove(&path)?;
-            files::replace(&mark, format!("{} {}", boot.trim(), now.0).as_bytes())?;
-            now
-        };
         let promise = match std::fs::read(&path) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => return Err(error),
         };
-        Ok(Self { path, up_since, state: Mutex::new(State { promise, ..State::default() }) })
+        if let (Some(since), Ok(promise)) = (known, &promise) {
+            let state = State { promise: promise.clone(), ..State::default() };
+            return Ok(Self { path, up_since: Instant(since), state: Mutex::new(state) });
+        }
+        if let Err(error) = promise {
+            tracing::warn!(path = %path.display(), %error, "not a promise; taking this for the host's start");
+        }
+        // What was promised is not known: as after a start of the host, when it is all forgotten.
+        let now = clock::now();
+        files::replace(&mark, format!("{} {}", boot.trim(), now.0).as_bytes())?;
+        files::remove(&path)?;
+        Ok(Self { path, up_since: now, state: Mutex::new(State::default()) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,6 +180,16 @@ mod tests {
         std::fs::write(dir.path().join("up-since"), "another-boot 7").unwrap();
         let restarted = Promises::open(dir.path()).unwrap();
         assert!(restarted.current().is_none() && restarted.up_since() > Instant(7));
+    }
+
+    #[test]
+    fn garbage_counts_as_a_promise_that_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = free(dir.path()).up_since();
+        std::fs::write(dir.path().join("promise.json"), b"\xff{").unwrap();
+        let restarted = Promises::open(dir.path()).unwrap();
+        assert!(restarted.current().is_none() && restarted.up_since() >= before);
+        assert!(!dir.path().join("promise.json").exists());
     }
 
     #[test]

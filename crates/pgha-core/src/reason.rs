@@ -191,7 +191,7 @@ reasons! {
     /// No leader.
     JustBooted = "just_booted", Calm, "there is no leader; this host has just booted and may have promised another not to lead";
     /// No leader.
-    NotInFailsafe = "not_in_failsafe", Trouble, "there is no leader; the last one, in failsafe mode, did not count on me";
+    NotInFailsafe = "not_in_failsafe", Trouble, "there is no leader; the last one, in failsafe mode, did not count on me and may be alive; if it is not, `pghactl failover` makes me leader";
     /// No leader.
     NoQuorum { votes: usize, needed: usize } = "no_quorum", Trouble, "there is no leader; only {votes} of {needed} other members are known not to be ahead of me";
     /// No leader.

@@ -47,6 +47,19 @@ fn unused(
         .collect()
 }
 
+/// Out with those that nobody wants; then there may be room for those that are missing.
+fn exchange(unused: BTreeSet<SlotName>, wanted: BTreeSet<SlotName>, slots: &Slots) -> Vec<Action> {
+    let missing: BTreeSet<SlotName> = wanted.into_iter().filter(|slot| !slots.has(slot)).collect();
+    let mut actions = Vec::new();
+    if !unused.is_empty() {
+        actions.push(Action::DropSlots(unused));
+    }
+    if !missing.is_empty() {
+        actions.push(Action::CreateSlots(missing));
+    }
+    actions
+}
+
 /// What a leader does about its slots.
 pub(super) fn of_leader(
     view: &mut View<'_>,
@@ -55,22 +68,13 @@ pub(super) fn of_leader(
     primary: &Primary,
 ) -> Vec<Action> {
     let slots = &primary.slots;
-    let mut actions = Vec::new();
     let mut wanted = topology::slots_of(cluster, view.me(), view.me());
     wanted.extend(physical(settings).cloned());
     // Of members that are away: WAL is kept for them, whoever led when they went.
     let away = |slot: &&SlotName| view.memory.away.contains_key(*slot) && !view.is_given_up(slot, settings);
     wanted.extend(cluster.retained_slots.iter().filter(away).cloned());
-    let mut unused = unused(view, cluster, settings, &wanted, slots);
-    unused.extend(slots.physical.keys().filter(|slot| view.is_given_up(slot, settings)).cloned());
-    if !unused.is_empty() {
-        actions.push(Action::DropSlots(unused));
-    }
-    // There may be room for them only now.
-    let missing: BTreeSet<SlotName> = wanted.into_iter().filter(|slot| !slots.has(slot)).collect();
-    if !missing.is_empty() {
-        actions.push(Action::CreateSlots(missing));
-    }
+    let unused = unused(view, cluster, settings, &wanted, slots);
+    let mut actions = exchange(unused, wanted, slots);
     let missing: BTreeMap<SlotName, PermanentSlot> = (settings.permanent_slots.iter())
         .filter(|(name, kind)| **kind != PermanentSlot::Physical && !slots.has(name))
         .map(|(name, kind)| (name.clone(), kind.clone()))
@@ -102,19 +106,12 @@ pub(super) fn of_standby(
     standby: &Standby,
 ) -> Vec<Action> {
     let slots = &standby.slots;
-    let mut actions = Vec::new();
     let mut wanted = topology::slots_of(cluster, leader, view.me());
     wanted.extend(physical(settings).cloned());
     let mut unused = unused(view, cluster, settings, &wanted, slots);
     // None but our copies can be here.
     unused.extend(slots.logical.keys().filter(|slot| !is_logical(settings, slot)).cloned());
-    if !unused.is_empty() {
-        actions.push(Action::DropSlots(unused));
-    }
-    let missing: BTreeSet<SlotName> = wanted.into_iter().filter(|slot| !slots.has(slot)).collect();
-    if !missing.is_empty() {
-        actions.push(Action::CreateSlots(missing));
-    }
+    let mut actions = exchange(unused, wanted, slots);
     // Where nobody streams through them they would keep WAL for ever.
     let behind: BTreeMap<SlotName, Lsn> = (settings.permanent_slots.keys())
         .filter_map(|name| {

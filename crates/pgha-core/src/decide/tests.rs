@@ -1072,3 +1072,19 @@ fn a_standby_that_streams_is_an_heir_before_its_znode_says_that_it_runs() {
     assert_eq!(decide(&settings(), &memory, &crashed).reason.code(), "crashed_handing_over");
     assert_eq!(decided(&crashed).reason.code(), "crashed_restarting");
 }
+
+/// Its agent is gone for long, its Postgres streams: dropping its slot would fail at every turn.
+#[test]
+fn a_slot_in_use_is_left_alone_however_long_its_member_is_away() {
+    let mut all = cluster(Some("me"));
+    let gone = name("gone").slot();
+    all.retained_slots = [gone.clone()].into();
+    let memory = Memory { away: [(gone, NOW - Millis::from_secs(9000))].into(), ..Memory::default() };
+    let mut obs = observe(all, primary());
+    if let Postgres::Running(running) = &mut obs.postgres
+        && let Role::Primary(primary) = &mut running.role
+    {
+        primary.slots = slots(&[("peer", true), ("gone", true)]);
+    }
+    assert_eq!(decide(&settings(), &memory, &obs).actions, []);
+}

@@ -124,12 +124,13 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
             return view.say(reason, vec![]);
         }
     }
-    if let Some(candidate) = chosen.filter(|candidate| *candidate != view.me()) {
-        // It goes first, for as long as a leadership lasts; then anybody fit may.
-        let patience = view.memory.vacant_since.is_some_and(|since| view.now().since(since) < view.timing().ttl);
-        if patience && cluster.members.get(candidate).is_some_and(|member| member.is_running) {
-            return view.say(Reason::OtherCandidate { candidate: candidate.clone() }, vec![]);
-        }
+    // Others go first for as long as a leadership lasts, not longer: what keeps them may be known to nobody else.
+    let patience = view.memory.vacant_since.is_some_and(|since| view.now().since(since) < view.timing().ttl);
+    if let Some(candidate) = chosen.filter(|candidate| *candidate != view.me())
+        && patience
+        && cluster.members.get(candidate).is_some_and(|member| member.is_running)
+    {
+        return view.say(Reason::OtherCandidate { candidate: candidate.clone() }, vec![]);
     }
     // Where nobody has claimed the record, no commit ever waited: then the rules of asynchronous mode hold.
     let synchronous = settings.is_synchronous() && (cluster.sync.leader.is_some() || cluster.sync.unreadable);
@@ -161,8 +162,6 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
             return view.say(Reason::AskingPeers, vec![Action::AskPeers(rivals)]).within(Millis(500));
         };
         let mine = (running.timeline, standby.position());
-        // Others go first for as long as a leadership lasts, not longer: what keeps them may be known to nobody else.
-        let patience = view.memory.vacant_since.is_some_and(|since| view.now().since(since) < view.timing().ttl);
         let is_ahead = |peer: &PeerPosition| {
             // One that was just started may show a timeline older than its WAL.
             let may_be = patience && peer.timeline < mine.0 && peer.position > mine.1;
