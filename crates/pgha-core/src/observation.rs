@@ -51,9 +51,11 @@ pub struct Observation {
 impl Observation {
     /// Whether a client could get a write acknowledged by the local Postgres now or in a moment.
     pub fn may_accept_writes(&self) -> bool {
+        // A promotion that an earlier agent began goes on in Postgres until that is stopped.
+        let promoting = self.lease.is_some_and(|lease| self.past.led_in == Some(lease.epoch));
         self.job.is_some_and(|job| job.writes)
             || match &self.postgres {
-                Postgres::Running(running) => matches!(running.role, Role::Primary(_)),
+                Postgres::Running(running) => matches!(running.role, Role::Primary(_)) || promoting,
                 Postgres::Starting { as_primary, .. } => *as_primary,
                 Postgres::Mute { was_primary, .. } => *was_primary,
                 Postgres::NoData | Postgres::Unusable(_) | Postgres::Stopped(_) => false,

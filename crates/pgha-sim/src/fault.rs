@@ -252,7 +252,10 @@ impl World {
                     self.power_on(host);
                 }
             }
-            Fault::DiskFails(host, _) => self.hosts[host].disk = pgha_core::observation::Disk::Sound,
+            Fault::DiskFails(host, _) => {
+                self.hosts[host].disk = pgha_core::observation::Disk::Sound;
+                self.hosts[host].disk_failed_until = self.now;
+            }
             Fault::Scheduled(candidate) => {
                 let waits = self.zk.committed.failover.as_ref().is_some_and(|request| request.later);
                 if waits {

@@ -74,6 +74,8 @@ pub struct Host {
     pub promised_until: Instant,
     /// The disk.
     pub disk: Disk,
+    /// Until when it was last not sound.
+    pub disk_failed_until: Time,
     /// The kernel watchdog is armed, and resets the host then.
     pub resets_at: Option<Time>,
     /// Looking at Postgres is slow until then.
@@ -164,6 +166,7 @@ impl World {
                 up_since: Instant::default(),
                 promised_until: Instant::default(),
                 disk: Disk::Sound,
+                disk_failed_until: Time(0),
                 resets_at: None,
                 slow_disk_until: Time(0),
                 rewind_fails_until: Time(0),

@@ -1088,3 +1088,16 @@ fn a_slot_in_use_is_left_alone_however_long_its_member_is_away() {
     }
     assert_eq!(decide(&settings(), &memory, &obs).actions, []);
 }
+
+/// Simulated seed 11249228420289: an agent that was restarted during a promotion gave the leadership back, and Postgres
+/// was promoted under the next leader.
+#[test]
+fn a_promotion_that_an_earlier_agent_began_is_owned_or_ended() {
+    let mut obs = observe(cluster(Some("me")), standby());
+    if let Dcs::Seen(cluster) = &mut obs.dcs {
+        Arc::make_mut(cluster).leader = Some(Leader { name: name("me"), is_my_session: false });
+    }
+    assert_eq!(said(&obs), ["reowning", "ReownLeadership"]);
+    obs.lease = obs.lease.map(|lease| Lease { counted_from: NOW - Millis(9000), ..lease });
+    assert_eq!(said(&obs)[..2], ["lease_over", "Fence"]);
+}

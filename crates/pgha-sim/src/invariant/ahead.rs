@@ -38,6 +38,7 @@ pub fn check(world: &mut World, winner: usize) {
         let runs = may_lead
             && at_rest
             && at.disk == Disk::Sound
+            && world.now.since(at.disk_failed_until) > steady
             && at.on
             && at.frozen_until <= world.now
             && at.agent_frozen_until <= world.now
