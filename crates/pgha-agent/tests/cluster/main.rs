@@ -267,7 +267,7 @@ async fn timeline_numbers_that_are_taken_are_skipped() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     world.await_standbys(&[&standby], SOON).await;
-    world.await_sync(SOON).await;
+    world.await_heir(&primary, &standby, SOON).await;
     world.member(&primary).kill_postmaster();
     assert_eq!(world.await_primary(&[&primary], SOON).await, standby);
     assert_eq!(world.member(&standby).status().await.unwrap().timeline.unwrap().0, 5, "{}", world.logs());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use pgha_client::Client;
-use pgha_core::wire::rest::{PatroniStatus, PghaStatus};
+use pgha_core::wire::rest::{PatroniStatus, PghaStatus, ViewRole};
 use pgha_core::wire::{MemberRole, MemberState};
 
 const PASSWORD: &str = "secret-for-tests";
@@ -182,6 +182,29 @@ impl World {
                 }
             }
             assert!(begun.elapsed() < patience, "no synchronous standby within {patience:?}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until `primary` itself has seen `standby` stream, from now on, and counts it as synchronous. What the standby
+    /// says comes a moment earlier, and may be from before it was last restarted.
+    pub(crate) async fn await_heir(&self, primary: &str, standby: &str, patience: Duration) {
+        let begun = Instant::now();
+        let primary = self.members.iter().find(|member| member.name == primary).unwrap();
+        loop {
+            let asked = begun.elapsed().as_millis();
+            let looked = primary.why().await.and_then(|why| why.looked_ms_ago);
+            let fresh = looked.is_some_and(|ago| u128::from(ago) < asked);
+            let streams = primary.status().await.is_some_and(|status| {
+                status.replication.iter().any(|it| it.application_name == standby && it.state == "streaming")
+            });
+            let recorded = primary.client().cluster().await.is_ok_and(|view| {
+                view.members.iter().any(|member| member.name == standby && member.role == ViewRole::SyncStandby)
+            });
+            if fresh && streams && recorded {
+                return;
+            }
+            assert!(begun.elapsed() < patience, "{standby} is no heir within {patience:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
