@@ -35,6 +35,9 @@ pub enum Error {
     /// No lab, or no such host in it, or a host in the wrong state.
     #[error("{0}")]
     State(String),
+    /// The system under test did what it must not do.
+    #[error("{0}")]
+    Broken(String),
     /// Something did not happen in time.
     #[error("{what} did not happen within {} s{}", .waited.as_secs(), detail(.hint))]
     Timeout {
@@ -62,6 +65,11 @@ impl Error {
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{what} {}", path.display());
         move |source| Self::Io { what, source }
+    }
+
+    /// An error unless the system under test did as it must.
+    pub(crate) fn unless(held: bool, broken: impl FnOnce() -> String) -> Result<()> {
+        if held { Ok(()) } else { Err(Self::Broken(broken())) }
     }
 
     /// For `map_err` on system calls of nix.

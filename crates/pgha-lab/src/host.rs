@@ -264,13 +264,20 @@ impl Host {
 
     /// Loses packets of one direction, or of some peers only (all, when `peers` is empty).
     pub fn cut_partly(&self, direction: Direction, peers: &[&str]) -> Result<()> {
-        let peers = peers
-            .iter()
-            .map(|name| {
-                self.nodes.iter().find(|node| node.name == *name).cloned().ok_or_else(|| unknown(name, &self.nodes))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        net::drop_packets(&self.node, direction, &peers)
+        net::drop_packets(&self.node, direction, &self.named(peers)?, &[])
+    }
+
+    /// Loses what goes from and to these TCP ports, at either end, between this host and `peers`.
+    pub fn cut_ports(&self, peers: &[&str], ports: &[u16]) -> Result<()> {
+        net::drop_packets(&self.node, Direction::Both, &self.named(peers)?, ports)
+    }
+
+    fn named(&self, names: &[&str]) -> Result<Vec<Node>> {
+        let find = |name: &&str| {
+            let found = self.nodes.iter().find(|node| node.name == *name);
+            found.cloned().ok_or_else(|| unknown(name, &self.nodes))
+        };
+        names.iter().map(find).collect()
     }
 
     /// Ends every cut of this host.
@@ -285,6 +292,11 @@ impl Host {
             return Ok(false);
         }
         Ok(!net::plugged(&self.node)? || net::drops_packets(&self.node)?)
+    }
+
+    /// Moves the calling thread into this host's network: what it reaches from there is not cut by cuts of the host.
+    pub(crate) fn enter(&self) -> Result<()> {
+        netns::enter_named(&self.node.namespace())
     }
 
     // ---- processes

@@ -22,6 +22,7 @@ mod process;
 mod topology;
 
 pub mod cluster;
+pub mod faults;
 pub mod http;
 pub mod requirements;
 pub mod sql;

@@ -113,13 +113,20 @@ pub(crate) fn plugged(node: &Node) -> Result<bool> {
         .is_some_and(|(flags, _)| flags.split(',').any(|flag| flag == "UP")))
 }
 
-/// Drops packets between a host and `peers` (everyone, when empty); replaces earlier drops.
-pub(crate) fn drop_packets(node: &Node, direction: Direction, peers: &[Node]) -> Result<()> {
+/// Drops packets between a host and `peers` (everyone, when empty) from and to `ports` of TCP (all packets, when empty);
+/// replaces earlier drops.
+pub(crate) fn drop_packets(node: &Node, direction: Direction, peers: &[Node], ports: &[u16]) -> Result<()> {
     let addresses = peers.iter().map(|peer| peer.address.to_string()).collect::<Vec<_>>().join(", ");
+    let ports = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
     let rule = |hook: &str, side: &str, device: &str| {
-        let matching =
+        let place =
             if peers.is_empty() { format!("{device} \"{INTERFACE}\"") } else { format!("ip {side} {{ {addresses} }}") };
-        format!("chain {hook} {{ type filter hook {hook} priority -300; {matching} drop; }}\n")
+        let drops = if ports.is_empty() {
+            format!("{place} drop; ")
+        } else {
+            ["sport", "dport"].map(|end| format!("{place} tcp {end} {{ {ports} }} drop; ")).concat()
+        };
+        format!("chain {hook} {{ type filter hook {hook} priority -300; {drops}}}\n")
     };
     let mut rules = String::new();
     if direction != Direction::Outgoing {

@@ -18,7 +18,12 @@ pub fn within<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
 
 /// Moves the calling thread into the lab's network, for good.
 pub(crate) fn enter() -> Result<()> {
-    let path = Path::new("/run/netns").join(NAMESPACE);
-    let namespace = File::open(&path).map_err(Error::io("entering the lab's network", &path))?;
-    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(Error::errno("entering the lab's network"))
+    enter_named(NAMESPACE)
+}
+
+/// Moves the calling thread into another network namespace.
+pub(crate) fn enter_named(name: &str) -> Result<()> {
+    let path = Path::new("/run/netns").join(name);
+    let namespace = File::open(&path).map_err(Error::io("entering a network", &path))?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(Error::errno(format!("entering network {name}")))
 }

@@ -107,7 +107,8 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
         .map_err(|source| Error::Io { what: "starting the client".to_owned(), source })
 }
 
-fn rows(messages: &[SimpleQueryMessage]) -> Rows {
+/// The rows among a server's messages.
+pub(crate) fn rows(messages: &[SimpleQueryMessage]) -> Rows {
     let row = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => {
             Some((0..row.len()).map(|column| row.try_get(column).ok().flatten().map(str::to_owned)).collect())

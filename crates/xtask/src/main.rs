@@ -1,9 +1,11 @@
-//! The project's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask lab …`.
+//! The project's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask faults`, `cargo xtask lab …`.
 
 mod coverage;
 mod demo;
+mod faults;
 mod packages;
 mod shell;
+mod stage;
 mod test;
 
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ enum Chore {
     },
     /// Run every check and test, those on real hosts included
     Test,
+    /// Play every fault of hosts, processes, networks and the ensemble on a cluster under load, and report on it
+    Faults(faults::Options),
     /// Count the lines of the rules that unit tests and simulated histories run through; under 95 % is an error
     Coverage,
     /// Test hosts: up, down, status, exec, power-off … (`cargo xtask lab help`)
@@ -60,6 +64,7 @@ fn act(chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Demo { keep, prepared } => demo::run(keep, prepared),
         Chore::Test => test::run(),
+        Chore::Faults(options) => faults::run(&options),
         Chore::Coverage => coverage::run(),
         Chore::Lab { arguments } => {
             shell::run(shell::cargo().args(["build", "--quiet", "--package", "pgha-lab"]))?;

@@ -358,7 +358,7 @@ fn requested<'a>(
         if member.nofailover {
             Err(format!("{name} is tagged nofailover"))
         } else if !member.can_lead {
-            Err(format!("{name} cannot lead; `pghactl explain {name}` says why"))
+            Err(format!("{name} cannot lead; `pghactl why {name}` says why"))
         } else if settings.is_synchronous() && !cluster.sync.standbys.contains(name) {
             Err(format!("{name} is not a synchronous standby"))
         } else if settings.is_synchronous() && !has_votes(&view, cluster) {

@@ -1,6 +1,7 @@
 //! Clients that write without pause while hosts fail, and the count of what they were promised.
 
 mod ledger;
+pub mod probe;
 mod writer;
 
 use std::{
@@ -180,6 +181,11 @@ impl Workload {
         let rows = read_back(&self.settings.server, &self.run)?;
         Ok(self.ledger.settle(&rows))
     }
+}
+
+/// Whether somebody has said to stop, or nobody is left who could.
+fn told_to_stop(stop: &mut watch::Receiver<bool>) -> bool {
+    stop.has_changed().is_err() || *stop.borrow_and_update()
 }
 
 /// A writer's number and the row's number.

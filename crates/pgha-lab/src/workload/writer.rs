@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{sync::watch, time::timeout};
 use tokio_postgres::{Statement, error::SqlState};
 
-use super::{Settings, ledger::Ledger};
+use super::{Settings, ledger::Ledger, told_to_stop};
 use crate::{Result, sql::Connected};
 
 const INSERT: &str = "insert into pgha_workload (run, writer, seq) values ($1, $2, $3)";
@@ -20,7 +20,7 @@ pub(super) async fn write(
 ) {
     let mut session: Option<(Connected, Statement)> = None;
     let mut seq: i64 = 0;
-    while !*stop.borrow_and_update() {
+    while !told_to_stop(&mut stop) {
         let Some((connected, insert)) = &session else {
             match settings.server.deadline(settings.connect_timeout, connect(&settings)).await {
                 Ok(fresh) => session = Some(fresh),

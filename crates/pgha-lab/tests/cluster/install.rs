@@ -8,11 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use pgha_lab::cluster::Cluster;
+use pgha_lab::{cluster::Cluster, faults::CONVERGED};
 use serde_json::Value;
 
 use crate::{
-    faults::CONVERGED,
     sections::Sections,
     site::{Site, feed},
 };

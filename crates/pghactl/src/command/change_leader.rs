@@ -15,6 +15,8 @@ use crate::settings::Settings;
 
 /// The member keys follow the new leader within a few heartbeats.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+/// An agent that lives says within this time that another leads.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// `pghactl switchover`.
 pub(super) async fn switchover(settings: &Settings, arguments: &Switchover) -> Result<(), Failure> {
@@ -51,7 +53,8 @@ pub(super) async fn switchover(settings: &Settings, arguments: &Switchover) -> R
         let body = body.clone();
         async move { agent.switchover(&body).await }
     });
-    finish(settings, Some(from.as_str()), answer.await?).await
+    let answer = answer_or_outcome(settings, Some(from.as_str()), arguments.candidate.as_ref(), answer).await?;
+    finish(settings, Some(from.as_str()), answer).await
 }
 
 /// `pghactl failover`.
@@ -78,7 +81,9 @@ pub(super) async fn failover(settings: &Settings, arguments: &Failover) -> Resul
         let body = body.clone();
         async move { agent.failover(&body).await }
     });
-    finish(settings, leader_name(&before.view), answer.await?).await
+    let former = leader_name(&before.view);
+    let answer = answer_or_outcome(settings, former, Some(&arguments.candidate), answer).await?;
+    finish(settings, former, answer).await
 }
 
 /// The member of that name, unless it leads already.
@@ -88,6 +93,46 @@ fn follower<'a>(snapshot: &'a Snapshot, name: &NodeName) -> Result<&'a MemberVie
         return Err(Failure::Refused(format!("{name} is the leader already")));
     }
     Ok(member)
+}
+
+/// The agent's answer; or what became of the cluster, where the agent that was asked is lost before it can tell.
+async fn answer_or_outcome(
+    settings: &Settings,
+    former: Option<&str>,
+    candidate: Option<&NodeName>,
+    answer: impl Future<Output = Result<Answer, Failure>>,
+) -> Result<Answer, Failure> {
+    let leader = tokio::select! {
+        answer = answer => return answer,
+        leader = overtaken(settings, former) => leader,
+    };
+    let lost = "the agent that was asked does not answer any more";
+    match candidate {
+        Some(candidate) if candidate.as_str() != leader => {
+            Err(Failure::Refused(format!("{leader} has taken over, and not {candidate}; {lost}")))
+        }
+        _ => Ok(Answer { status: 200, text: format!("{leader} has taken over; {lost}") }),
+    }
+}
+
+/// Waits until another than `former` has led for so long that whoever was asked must have said so.
+async fn overtaken(settings: &Settings, former: Option<&str>) -> String {
+    let mut since: Option<(String, tokio::time::Instant)> = None;
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let seen = Snapshot::take(settings).await;
+        let leader = seen.ok().and_then(|seen| leader_name(&seen.view).map(str::to_owned));
+        since = match (leader.filter(|leader| former != Some(leader)), since) {
+            (Some(leader), Some((same, since))) if leader == same => {
+                if since.elapsed() >= ANSWERS_WITHIN {
+                    return leader;
+                }
+                Some((same, since))
+            }
+            (Some(leader), _) => Some((leader, tokio::time::Instant::now())),
+            (None, _) => None,
+        };
+    }
 }
 
 /// Shows what the agent said, and the cluster once it has another leader than `former`.

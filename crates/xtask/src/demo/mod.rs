@@ -3,7 +3,7 @@
 mod narrator;
 mod story;
 
-use std::{path::Path, process::ExitCode, time::Instant};
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use pgha_lab::{
@@ -12,11 +12,7 @@ use pgha_lab::{
 };
 
 use self::narrator::{Narrator, asked, saw};
-use crate::{packages, shell};
-
-const INVENTORY: &str = "inventory/lab.toml";
-/// What runs on the hosts, what installs it, and what operators use.
-const PROGRAMS: [&str; 3] = ["pgha-agent", "pgha-install", "pghactl"];
+use crate::{packages, shell, stage};
 
 /// Prepares as the caller, plays as root.
 pub(crate) fn run(keep: bool, prepared: bool) -> Result<ExitCode> {
@@ -30,13 +26,8 @@ pub(crate) fn run(keep: bool, prepared: bool) -> Result<ExitCode> {
             packages::ensure(&missing)
         })?;
         narrator.step("build the programs in release mode", || {
-            let mut build = shell::cargo();
-            build.args(["build", "--release"]);
-            for program in PROGRAMS {
-                build.args(["--package", program]);
-            }
-            shell::run(&mut build)?;
-            saw(&PROGRAMS.join(", "));
+            stage::build()?;
+            saw(&stage::PROGRAMS.join(", "));
             Ok(())
         })?;
     }
@@ -76,16 +67,9 @@ pub(crate) fn run(keep: bool, prepared: bool) -> Result<ExitCode> {
 
 fn install<'a>(lab: &'a Lab, narrator: &mut Narrator) -> Result<Cluster<'a>> {
     narrator.step("install the cluster", || {
-        let installer = shell::target_directory()?.join("release/pgha-install");
-        asked(&format!("pgha-install {INVENTORY}"));
-        shell::run(lab.controller(installer).arg(INVENTORY).current_dir(shell::root()))?;
-        Ok(Cluster::open(lab, &secrets(Path::new(INVENTORY)))?)
+        asked(&format!("pgha-install {}", stage::INVENTORY));
+        stage::install(lab)
     })
-}
-
-/// The installer writes its secrets beside the inventory.
-fn secrets(inventory: &Path) -> std::path::PathBuf {
-    shell::root().join(inventory.with_extension("secrets.toml"))
 }
 
 fn directions(lab: &Lab) -> String {
@@ -98,7 +82,7 @@ fn directions(lab: &Lab) -> String {
          \x20 a fault        cargo xtask lab power-off db1\n\
          \x20 hosts' keys    {keys}\n\
          \x20 the end        cargo xtask lab down",
-        secrets = secrets(Path::new(INVENTORY)).display(),
+        secrets = stage::secrets().display(),
         keys = lab.known_hosts().display(),
     )
 }
