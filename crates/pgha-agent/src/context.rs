@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use pgha_core::config::{Config, Secrets};
@@ -20,8 +20,8 @@ pub(crate) struct Context {
     past: Mutex<PastFile>,
     /// What this member has promised to a primary in failsafe mode.
     pub(crate) promises: Promises,
-    /// Postgres has been told to stop: from here on it refuses clients.
-    pub(crate) stopping: AtomicBool,
+    /// Postgres has been told to stop: from here on it refuses clients. REST knows it at once.
+    pub(crate) stopping: Arc<AtomicBool>,
 }
 
 impl Context {
@@ -38,7 +38,7 @@ impl Context {
             .with_context(|| format!("cannot read the record of past leaderships in {}", config.state_dir.display()))?;
         let promises = Promises::open(&config.run_dir)
             .with_context(|| format!("cannot read what was promised, in {}", config.run_dir.display()))?;
-        Ok(Self { config, secrets, conf, past: Mutex::new(past), promises, stopping: AtomicBool::new(false) })
+        Ok(Self { config, secrets, conf, past: Mutex::new(past), promises, stopping: Arc::default() })
     }
 
     /// The record of the past. Its fields are written whole, so that a panic elsewhere cannot leave it half-changed.

@@ -475,6 +475,7 @@ pub const OWNED_PARAMETERS: &[&str] = &[
     "recovery_target_time",
     "recovery_target_timeline",
     "recovery_target_xid",
+    "restart_after_crash",
     "restore_command",
     "synchronous_standby_names",
     "unix_socket_directories",

@@ -13,7 +13,8 @@ use pgha_core::timing::Timing;
 use pgha_core::wire::rest::{About, PatroniStatus, Xlog};
 use pgha_core::wire::{IsoTime, Member, MemberRole, MemberState, MemberTags};
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::observe::Seen;
 use super::{Agent, patience};
@@ -36,8 +37,10 @@ pub(crate) struct Published {
     /// The lease; holds or not by the clock of the moment of the answer.
     pub(crate) lease: Option<Lease>,
     pub(crate) epoch: Option<Epoch>,
-    /// Postgres accepts writes.
+    /// Postgres accepts writes,
     pub(crate) writable: bool,
+    /// unless it has been told to stop since.
+    pub(crate) stopping: Arc<AtomicBool>,
     /// Postgres answers.
     pub(crate) running: bool,
     pub(crate) reason: Option<(Reason, jiff::Timestamp)>,
@@ -80,6 +83,7 @@ impl Published {
             lease: None,
             epoch: None,
             writable: false,
+            stopping: Arc::default(),
             running: false,
             reason: None,
             watchdog: "unknown",
@@ -94,7 +98,8 @@ impl Published {
 
     /// Whether this member may be sent writes, now.
     pub(crate) fn is_primary(&self, now: Instant) -> bool {
-        self.leads && self.writable && self.lease.is_some_and(|lease| lease.holds(now, &self.timing))
+        let stopping = self.stopping.load(Ordering::Relaxed);
+        self.leads && self.writable && !stopping && self.lease.is_some_and(|lease| lease.holds(now, &self.timing))
     }
 }
 
@@ -123,9 +128,8 @@ impl Agent {
         let can_lead = can_lead(&self.settings, &self.memory, observation);
         let mut member = member(config, seen, &status);
         member.pgha_cannot_lead = !can_lead;
-        // A stop or fence ends it at once, whatever was observed before.
-        let ending = matches!(reason, Reason::LeaseOver | Reason::Deposed { .. })
-            || (job == Some(JobKind::Stop) && self.context.stopping.load(Ordering::Relaxed));
+        // A fence ends it at once, whatever was observed before.
+        let ending = matches!(reason, Reason::LeaseOver | Reason::Deposed { .. });
         let timeline = status.timeline;
         let documents = match leader {
             Some(_) => seen.documents.clone(),
@@ -142,6 +146,7 @@ impl Agent {
                 && !ending
                 // Until the cluster is on record, another may still make it.
                 && documents.system_id.is_some(),
+            stopping: self.context.stopping.clone(),
             running: seen.heartbeat.is_some(),
             reason: self.reason.clone(),
             watchdog: watchdog_word(self.watchdog.state(), config.watchdog.mode),
@@ -157,7 +162,7 @@ impl Agent {
             can_lead,
             promise: observation.promise.clone(),
         };
-        self.publisher.send_replace(std::sync::Arc::new(published));
+        self.publisher.send_replace(Arc::new(published));
         // Under a name that is another's nothing is announced.
         if leader.is_some() && observation.namesake.is_none() {
             self.announce(&seen.documents, &member).await;

@@ -105,6 +105,9 @@ impl Conf {
             ("unix_socket_directories", postgres.socket_dir.display().to_string()),
             ("cluster_name", self.config.cluster.to_string()),
             ("hot_standby", "on".into()),
+            // After the crash of a backend the postmaster ends, and the agent decides: a standby that is ready takes over
+            // sooner than recovery here would end, whose length nobody knows.
+            ("restart_after_crash", "off".into()),
             ("wal_log_hints", "on".into()),
             ("recovery_target_timeline", "latest".into()),
             ("restore_command", self.restore_command()),

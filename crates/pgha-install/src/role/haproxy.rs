@@ -22,6 +22,8 @@ struct Values<'a> {
     rest_port: u16,
     stats_networks: &'a [String],
     stats_password: &'a str,
+    timeout_connect: &'a str,
+    retries: u32,
     timeout_check: &'a str,
     inter: &'a str,
     fastinter: &'a str,
@@ -40,9 +42,15 @@ struct Server {
 pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
     // `downinter` is how soon a new primary is noticed, `inter` and `fall` how soon a dead one is.
     let (timeout_check, inter, fastinter, downinter, fall) = match site.cluster.profile {
-        Profile::Fast => ("1s", "500ms", "200ms", "200ms", 2),
+        Profile::Fast => ("1s", "250ms", "100ms", "100ms", 2),
         Profile::Balanced => ("1s", "1s", "250ms", "250ms", 2),
         Profile::Wide => ("3s", "2s", "500ms", "500ms", 3),
+    };
+    // Of a server that does not answer; one that refuses is dead at once.
+    let (timeout_connect, retries) = match site.cluster.profile {
+        Profile::Fast => ("250ms", 12),
+        Profile::Balanced => ("500ms", 10),
+        Profile::Wide => ("2s", 5),
     };
     let ports = &site.cluster.haproxy;
     let config = site.wanted.templates.render(
@@ -54,6 +62,8 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
             rest_port: REST_PORT,
             stats_networks: &ports.stats_networks,
             stats_password: site.wanted.secrets.get("haproxy_stats_password"),
+            timeout_connect,
+            retries,
             timeout_check,
             inter,
             fastinter,

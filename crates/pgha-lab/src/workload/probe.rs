@@ -14,7 +14,6 @@ use std::{
 };
 
 use tokio::{sync::watch, time::timeout};
-use tokio_postgres::error::SqlState;
 
 use super::told_to_stop;
 use crate::{
@@ -31,6 +30,8 @@ const STATEMENT: Duration = Duration::from_secs(10);
 
 const TABLE: &str =
     "set client_min_messages = warning; create table if not exists pgha_probe (at timestamptz not null)";
+/// Asked first: a refused insert would be an error in the server's log, twenty times a second.
+const IS_STANDBY: &str = "select pg_is_in_recovery()";
 /// The timeline is that of the insert: the first eight digits of the segment that it goes to.
 const TAKE: &str = "begin; insert into pgha_probe values (clock_timestamp()) \
                     returning substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8); rollback";
@@ -162,24 +163,29 @@ async fn look(host: &Host, server: &Server, kind: Kind, seen: &Mutex<Vec<Sightin
         }
         if let Some(present) = &connected {
             let begun = Instant::now();
-            let statement = if kind == Kind::Takes { TAKE } else { ACKNOWLEDGE };
-            match timeout(PATIENCE, present.client.simple_query(statement)).await {
-                Ok(Ok(messages)) => {
-                    let timeline = rows(&messages).first().and_then(|row| row.first().cloned().flatten());
-                    if let Some(timeline) = timeline.and_then(|digits| u32::from_str_radix(&digits, 16).ok()) {
-                        let (host, ended) = (host.name().to_owned(), Instant::now());
-                        lock(seen).push(Sighting { kind, host, timeline, begun, ended });
-                    }
+            match timeout(PATIENCE, insert(present, kind)).await {
+                Ok(Ok(Some(timeline))) => {
+                    let (host, ended) = (host.name().to_owned(), Instant::now());
+                    lock(seen).push(Sighting { kind, host, timeline, begun, ended });
                 }
-                // A standby says no and can be asked again; what else says no, or nothing, is asked anew.
-                Ok(Err(error)) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
-                    let _ended = timeout(PATIENCE, present.client.simple_query("rollback")).await;
-                }
+                Ok(Ok(None)) => {}
+                // What says no, or nothing, is asked anew.
                 Ok(Err(_)) | Err(_) => connected = None,
             }
         }
         let _told = timeout(PAUSE, async { stop.changed().await.unwrap_or(()) }).await;
     }
+}
+
+/// The timeline on which the server took the row; `None` on a standby.
+async fn insert(connected: &Connected, kind: Kind) -> Result<Option<u32>, tokio_postgres::Error> {
+    let first = |messages: Vec<_>| rows(&messages).first().and_then(|row| row.first().cloned().flatten());
+    if first(connected.client.simple_query(IS_STANDBY).await?).as_deref() != Some("f") {
+        return Ok(None);
+    }
+    let statement = if kind == Kind::Takes { TAKE } else { ACKNOWLEDGE };
+    let timeline = first(connected.client.simple_query(statement).await?);
+    Ok(timeline.and_then(|digits| u32::from_str_radix(&digits, 16).ok()))
 }
 
 /// No holder of the lock can leave the list half written.
