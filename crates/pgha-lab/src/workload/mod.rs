@@ -1,5 +1,7 @@
 //! Clients that write without pause while hosts fail, and the count of what they were promised.
 
+pub mod append;
+
 mod ledger;
 pub mod probe;
 mod writer;

@@ -62,6 +62,6 @@ async fn connect(settings: &Settings) -> Result<(Connected, Statement)> {
 
 /// Answers that come before anything could be committed. A session that is ended from outside is not one of them: its
 /// commit may have happened already.
-fn is_refusal(code: &SqlState) -> bool {
+pub(super) fn is_refusal(code: &SqlState) -> bool {
     [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code)
 }
