@@ -7,7 +7,10 @@ use std::{thread, time::Duration};
 use pgha_lab::{
     Host, Lab, Target,
     sql::Server,
-    workload::{Settings, Workload},
+    workload::{
+        Settings, Workload,
+        append::{Anomaly, Appends},
+    },
 };
 
 /// For everything that only has to happen.
@@ -86,4 +89,23 @@ fn promises_are_counted_as_they_were_kept() {
     server.query("delete from pgha_workload where seq in (1, 2)", SOON).expect("they are deleted");
     let report = workload.finish().expect("a report");
     assert!(report.lost == 8 && !report.holds(), "{report}");
+
+    // Lists live through a crash as rows do.
+    let appends = Appends::start(Settings::new(server.clone())).expect("it starts");
+    appends.await_more(300, SOON).expect("appends");
+    host.kill(&Target::process("postgres")).expect("it dies");
+    host.run("systemctl restart postgresql@15-main").expect("it comes back");
+    appends.await_more(300, SOON).expect("appends after the crash");
+    let report = appends.finish().expect("a report");
+    assert!(report.holds() && report.unconnected > 0 && report.reads > 0 && report.keys >= 3, "{report}");
+
+    // A server that cuts a list has shown its end before.
+    let appends = Appends::start(Settings::new(server.clone())).expect("it starts");
+    appends.await_more(300, SOON).expect("appends");
+    server.query("update pgha_append set list = trim_array(list, 1) where key = 0", SOON).expect("it is cut");
+    appends.await_more(100, SOON).expect("more appends");
+    let report = appends.finish().expect("a report");
+    let found = |what: fn(&Anomaly) -> bool| report.anomalies.iter().any(what);
+    assert!(found(|one| matches!(one, Anomaly::Lost { .. })), "{report}");
+    assert!(found(|one| matches!(one, Anomaly::Diverged { .. })), "{report}");
 }
