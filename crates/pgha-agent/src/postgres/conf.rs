@@ -37,7 +37,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("wal_sender_timeout", "5s"),
     ("wal_receiver_timeout", "5s"),
     ("archive_timeout", "60"),
-    ("wal_keep_size", "256MB"),
+    // Little: pg_rewind copies everything in pg_wal, and what a member misses is kept by its slot and the archive.
+    ("wal_keep_size", "128MB"),
     // A standby that stays away must not fill the disk; what it misses then comes from the archive.
     ("max_slot_wal_keep_size", "4GB"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),

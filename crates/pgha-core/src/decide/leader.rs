@@ -18,6 +18,9 @@ use crate::time::Millis;
 /// While a setting settles or a standby catches up, look again after this.
 const SETTLING: Millis = Millis(100);
 
+/// While commits wait for nobody and somebody could come, look again after this: until then one loss is a loss.
+const LONELY: Millis = Millis(200);
+
 /// The next renewal, if it is due.
 pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
     let crate::observation::Dcs::Seen(cluster) = &view.obs.dcs else {
@@ -439,8 +442,14 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);
     }
+    let others = |(name, member): (&NodeName, &Member)| name != view.me() && member.is_running;
+    let lonely = settings.is_synchronous() && cluster.sync.standbys.is_empty() && cluster.members.iter().any(others);
     let decision = view.say(reason, actions);
-    if settling { decision.within(SETTLING) } else { decision }
+    match (settling, lonely) {
+        (true, _) => decision.within(SETTLING),
+        (false, true) => decision.within(LONELY),
+        (false, false) => decision,
+    }
 }
 
 /// What changes in the record, in the words of an operator.

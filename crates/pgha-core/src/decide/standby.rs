@@ -8,6 +8,9 @@ use crate::reason::Reason;
 use crate::rejoin::{self, Plan, Rung};
 use crate::time::Millis;
 
+/// What a member waits for that has nothing to do before is looked for after this: it is soon there.
+const SOON: Millis = Millis(200);
+
 pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Decision {
     if let Some(before) = view.memory.tried_with.replace(leader.clone())
         && before != *leader
@@ -30,7 +33,7 @@ pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -
         return match (&obs.postgres, source) {
             (Postgres::NoData | Postgres::Stopped(_) | Postgres::Unusable(_), Some(_)) => copy(view, cluster, leader),
             (Postgres::NoData | Postgres::Stopped(_) | Postgres::Unusable(_), None) => {
-                view.say(Reason::WaitingForLeader { leader: leader.clone() }, vec![])
+                view.say(Reason::WaitingForLeader { leader: leader.clone() }, vec![]).within(SOON)
             }
             _ => view.say(Reason::Reinitializing, vec![Action::Stop { checkpoint: false }]),
         };
@@ -47,7 +50,7 @@ pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -
         }
         (Postgres::Starting { .. }, _) => view.say(Reason::Starting, vec![]),
         (Postgres::Mute { .. }, _) => view.say(Reason::PostgresMute, vec![]),
-        (_, None) => view.say(Reason::WaitingForLeader { leader: leader.clone() }, vec![]),
+        (_, None) => view.say(Reason::WaitingForLeader { leader: leader.clone() }, vec![]).within(SOON),
         (Postgres::Stopped(control), Some(source)) => back(view, cluster, leader, source, control),
         (Postgres::NoData | Postgres::Unusable(_), Some(_)) => copy(view, cluster, leader),
     }
@@ -93,8 +96,8 @@ fn back(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Membe
     let name = leader.clone();
     let plan = rejoin::plan(control, &view.obs.past, view.me(), source, &cluster.history, view.memory.due);
     match plan {
-        Plan::AwaitHistory => view.say(Reason::WaitingForHistory { leader: name }, vec![]),
-        Plan::AwaitCheckpoint => view.say(Reason::WaitingForCheckpoint { leader: name }, vec![]),
+        Plan::AwaitHistory => view.say(Reason::WaitingForHistory { leader: name }, vec![]).within(SOON),
+        Plan::AwaitCheckpoint => view.say(Reason::WaitingForCheckpoint { leader: name }, vec![]).within(SOON),
         Plan::Start if view.backing_off(JobKind::Start) => view.say(Reason::BackingOff { job: JobKind::Start }, vec![]),
         Plan::Start => {
             let upstream = upstream(&view, cluster, leader);
@@ -128,7 +131,9 @@ fn standing_still(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, stan
     let times = if view.memory.tried == Rung::Clone { AFTER_COPY } else { 1 };
     let patience = Millis(view.settings.standstill.0 * times);
     if now.since(since) < patience || !serves || standby.paused || cluster_settings(cluster).paused {
-        return view.say(waiting, vec![]);
+        let young = now.since(since) < view.timing().ttl;
+        let decision = view.say(waiting, vec![]);
+        return if young { decision.within(SOON) } else { decision };
     }
     if standby.upstream.as_ref().is_some_and(|upstream| upstream != leader) {
         // The leader may do what this one does not.

@@ -20,6 +20,7 @@ use crate::{
     cluster::{Cluster, DATABASES, until},
     workload::{
         self, Settings, Workload,
+        append::{self, Appends},
         probe::{self, Kind, Probe},
     },
 };
@@ -30,6 +31,10 @@ pub const CONVERGED: Duration = Duration::from_secs(90);
 const SOON: Duration = Duration::from_secs(60);
 /// Rows that show that writing goes on.
 const SOME: usize = 100;
+/// Clients that append to lists, beside those that write rows.
+const APPENDERS: u32 = 2;
+/// Appends that show that this goes on, too.
+const A_FEW: usize = 10;
 
 /// One fault, and what holds of it.
 #[derive(Debug)]
@@ -80,8 +85,10 @@ impl Patience {
 pub struct Outcome {
     /// What happened, in a few words.
     pub told: String,
-    /// What the clients saw.
+    /// What the clients saw that write rows.
     pub workload: workload::Report,
+    /// What the clients saw that append to lists.
+    pub appends: append::Report,
     /// Which databases took writes.
     pub probe: probe::Report,
     /// From the end of the fault, when clients wrote again, to a complete cluster, in seconds.
@@ -112,21 +119,26 @@ impl Fault {
         let hosts = DATABASES.iter().map(|name| cluster.host(name)).collect::<Result<Vec<_>>>()?;
         let probe = Probe::start(&cluster.balancer, &hosts)?;
         let workload = Workload::start(Settings::new(cluster.balancer.clone()))?;
+        let appends = Appends::start(Settings { writers: APPENDERS, ..Settings::new(cluster.balancer.clone()) })?;
         workload.await_more(SOME, SOON)?;
+        appends.await_more(A_FEW, SOON)?;
         let told = (self.play)(&Scene { cluster, workload: &workload, before })?;
         workload.await_more(SOME, SOON)?;
+        appends.await_more(A_FEW, SOON)?;
         let started = Instant::now();
         cluster.await_complete(CONVERGED)?;
         let complete_after = started.elapsed().as_secs_f64();
-        let outcome = Outcome { told, complete_after, workload: workload.finish()?, probe: probe.finish()? };
+        let (workload, appends) = (workload.finish()?, appends.finish()?);
+        let outcome = Outcome { told, complete_after, workload, appends, probe: probe.finish()? };
         self.judge(&outcome)?;
         same_everywhere(cluster)?;
         Ok(outcome)
     }
 
     fn judge(&self, outcome: &Outcome) -> Result<()> {
-        let Outcome { workload, probe, .. } = outcome;
+        let Outcome { workload, appends, probe, .. } = outcome;
         Error::unless(workload.holds(), || format!("a promise was broken:\n{workload}"))?;
+        Error::unless(appends.holds(), || format!("what clients saw cannot have happened:\n{appends}"))?;
         Error::unless(workload.longest_gap < self.patience.gap(), || {
             format!("nothing could be written for too long:\n{workload}")
         })?;

@@ -47,33 +47,38 @@ impl Report {
     /// For readers.
     pub fn markdown(&self) -> String {
         let mut text = "# Faults\n\n\
-            Four clients write single rows through the balancer and reconnect when something fails; every database is \
-            asked to take a write 20 times a second from its own host. Times are in seconds. *Gap*: the longest time \
-            between two acknowledged commits. *First error*: from the start of the clients. *Lost*: acknowledged and not \
-            there afterwards. *Two at once*: how long two databases acknowledged writes, and took some that they could \
-            not acknowledge.\n\n\
-            | fault | gap | first error | acknowledged | lost | in doubt (kept) | two at once | complete after | |\n\
-            |---|---:|---:|---:|---:|---:|---:|---:|---|\n"
+            Four clients write single rows through the balancer, two append to shared lists and read them, and all \
+            reconnect when something fails; every database is asked to take a write 20 times a second from its own host. \
+            Times are in seconds. *Gap*: the longest time between two acknowledged commits. *First error*: from the start \
+            of the clients. *Lost*: acknowledged and not there afterwards. *Anomalies*: appends lost, doubled or undead, \
+            lists that parted, reads that went back in time. *Two at once*: how long two databases acknowledged writes, \
+            and took some that they could not acknowledge.\n\n\
+            | fault | gap | first error | rows | lost | in doubt (kept) | appends, reads | anomalies | two at once | \
+            complete after | |\n\
+            |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n"
             .to_owned();
         for Entry { name, outcome, error, .. } in &self.faults {
             let row = match (outcome, error) {
-                (Some(Outcome { told, workload, probe, complete_after }), _) => {
+                (Some(Outcome { told, workload, appends, probe, complete_after }), _) => {
                     let first =
                         workload.first_error.as_ref().map_or("none".to_owned(), |(when, _)| format!("{when:.2}"));
                     format!(
-                        "{:.2} | {first} | {} | {} | {} ({}) | {:.2}, {:.2} | {complete_after:.1} | {told}",
+                        "{:.2} | {first} | {} | {} | {} ({}) | {}, {} | {} | {:.2}, {:.2} | {complete_after:.1} | {told}",
                         workload.longest_gap,
                         workload.acknowledged,
                         workload.lost,
                         workload.in_doubt,
                         workload.in_doubt_kept,
+                        appends.acknowledged,
+                        appends.reads,
+                        appends.anomalies.len(),
                         probe.twofold(Kind::Acknowledges),
                         probe.twofold(Kind::Takes),
                     )
                 }
                 (None, error) => {
                     let error = error.as_deref().unwrap_or_default().replace(['\n', '|'], " ");
-                    format!(" | | | | | | | **failed**: {error}")
+                    format!(" | | | | | | | | | **failed**: {error}")
                 }
             };
             let _infallible = writeln!(text, "| {name} | {row} |");

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Result,
     sql::Connected,
-    workload::{Settings, writer::is_refusal},
+    workload::{Settings, told_to_stop, writer::is_refusal},
 };
 
 /// Waits for the row's lock and shows what it has made of the newest list: atomic for the list, in one statement.
@@ -76,7 +76,7 @@ impl Client {
     /// Works until told to stop; every operation ends in the history.
     pub(super) async fn work(mut self, mut stop: watch::Receiver<bool>) {
         let mut session = None;
-        while !*stop.borrow_and_update() {
+        while !told_to_stop(&mut stop) {
             let Some(open) = &session else {
                 match self.settings.server.deadline(self.settings.connect_timeout, self.connect()).await {
                     Ok(fresh) => session = Some(fresh),
