@@ -1,5 +1,6 @@
 //! What the others see: the member's znode, and the snapshot from which REST answers.
 
+use axum::body::Bytes;
 use pgha_core::config::{Config, WatchdogMode};
 use pgha_core::decide::can_lead;
 use pgha_core::lease::Lease;
@@ -46,6 +47,8 @@ pub(crate) struct Published {
     pub(crate) reason: Option<(Reason, jiff::Timestamp)>,
     pub(crate) watchdog: &'static str,
     pub(crate) status: PatroniStatus,
+    /// The same as it is sent: balancers ask for it many times a second.
+    pub(crate) status_text: Bytes,
     pub(crate) documents: Documents,
     pub(crate) job: Option<JobKind>,
     /// How far this member is, and when it looked.
@@ -75,6 +78,7 @@ pub(super) struct Announcements {
 
 impl Published {
     pub(super) fn new(config: &Config) -> Self {
+        let status = PatroniStatus::bare(MemberState::Starting, MemberRole::Uninitialized);
         Self {
             at: clock::now(),
             name: config.name.clone(),
@@ -87,7 +91,8 @@ impl Published {
             running: false,
             reason: None,
             watchdog: "unknown",
-            status: PatroniStatus::bare(MemberState::Starting, MemberRole::Uninitialized),
+            status_text: status.render().into(),
+            status,
             documents: Documents::default(),
             job: None,
             position: None,
@@ -150,6 +155,7 @@ impl Agent {
             running: seen.heartbeat.is_some(),
             reason: self.reason.clone(),
             watchdog: watchdog_word(self.watchdog.state(), config.watchdog.mode),
+            status_text: status.render().into(),
             status,
             documents,
             job,

@@ -76,7 +76,7 @@ async fn route(State(api): State<Api>, method: Method, uri: Uri, headers: Header
 fn document(api: &Api, published: &Published, path: &str) -> Option<Response> {
     let documents = &published.documents;
     Some(match path {
-        "/patroni" => json(StatusCode::OK, &published.status),
+        "/patroni" => text_of(StatusCode::OK, published.status_text.clone()),
         "/pgha" => json(StatusCode::OK, &pgha_status(published)),
         "/cluster" => json(StatusCode::OK, &cluster(api, published)),
         "/failsafe" if documents.failsafe.0.is_empty() => StatusCode::BAD_GATEWAY.into_response(),
@@ -113,16 +113,20 @@ fn health_check(published: &Published, path: &str, query: &str, with_body: bool)
         None => (StatusCode::NOT_FOUND, "no such resource").into_response(),
         Some(healthy) => {
             let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            if with_body { json(status, &published.status) } else { status.into_response() }
+            if with_body { text_of(status, published.status_text.clone()) } else { status.into_response() }
         }
     }
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+        Ok(bytes) => text_of(status, bytes.into()),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+fn text_of(status: StatusCode, json: Bytes) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], json).into_response()
 }
 
 fn is_authorized(api: &Api, headers: &HeaderMap) -> bool {
