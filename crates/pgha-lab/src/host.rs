@@ -13,19 +13,28 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    Direction, Error, Image, Node, Output, Result, command, keys,
+    Direction, Error, Image, Kind, Node, Output, Result, command, guest, keys,
     lock::Lock,
-    mount, net, netns, nspawn,
+    machine, mount, net, netns, nspawn, power,
     process::{self, Process},
     topology::{NAMESPACE, hosts_file},
 };
 
 /// From power on to a complete boot; a host with a database to recover takes longer than a bare one.
 const BOOT: Duration = Duration::from_secs(90);
+/// The same on an emulated processor.
+const EMULATED_BOOT: Duration = Duration::from_mins(4);
 /// For an orderly shutdown: systemd's own limit for a stubborn unit.
 const SHUTDOWN: Duration = Duration::from_mins(2);
 /// For signals to take effect.
 const SETTLE: Duration = Duration::from_secs(10);
+/// A login that gets no answer for this long is given up; a machine that was reset would never say goodbye.
+const PATIENCE: [&str; 3] = ["ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=4"];
+/// The exit code of an SSH that has failed itself.
+const SSH_FAILED: i32 = 255;
+/// Where root's commands run.
+const ENVIRONMENT: [&str; 3] =
+    ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"];
 /// Numbers of the image's users: name, user and group.
 const USERS: [(&str, u32); 2] = [("ops", 1000), ("nosudo", 1001)];
 
@@ -91,16 +100,33 @@ impl Host {
         self.node.address
     }
 
-    /// The host's file system seen from outside; a path inside a running host's own mounts is not here.
-    pub fn disk(&self) -> PathBuf {
-        self.node.root()
+    /// What it is made of.
+    pub fn kind(&self) -> Kind {
+        self.node.kind
+    }
+
+    /// A container's file system seen from outside; a path inside a running host's own mounts is not here. A virtual
+    /// machine keeps its disk to itself.
+    pub fn disk(&self) -> Result<PathBuf> {
+        match self.node.kind {
+            Kind::Container => Ok(self.node.root()),
+            Kind::Machine => Err(self.keeps_its_disk()),
+        }
+    }
+
+    fn keeps_its_disk(&self) -> Error {
+        Error::State(format!("host {} is a virtual machine: its disk is read by itself alone", self.name()))
     }
 
     // ---- commands
 
     /// Runs a shell script as root; its exit code is for the caller to judge.
     pub fn exec(&self, script: &str) -> Result<Output> {
-        command::capture(self.command("bash")?.args(["-c", script]))
+        let output = command::capture(self.command("bash")?.args(["-c", script]))?;
+        if self.node.kind == Kind::Machine && output.code == SSH_FAILED {
+            return Err(command::failure(format!("ssh {}: {script}", self.name()), &output));
+        }
+        Ok(output)
     }
 
     /// Runs a shell script as root and returns its standard output; an exit code other than 0 is an error.
@@ -114,13 +140,23 @@ impl Host {
     }
 
     /// A command inside the host, as root, to be configured further and started by the caller.
+    ///
+    /// A virtual machine gets it over SSH: not while its network is cut, and exit code 255 means that SSH failed.
     pub fn command(&self, program: &str) -> Result<Command> {
         let init = self.init()?;
+        if self.node.kind == Kind::Machine {
+            // The words that the caller adds reach the remote shell as one: a shell in between quotes each of them.
+            let ssh = command::display(&self.login(&PATIENCE));
+            let remote = format!("sudo -n env -i -C / {}", ENVIRONMENT.join(" "));
+            let mut shell = Command::new("bash");
+            shell.args(["-c", &format!("exec {ssh} \"{remote} ${{*@Q}}\""), "ssh", program]).current_dir("/");
+            return Ok(shell);
+        }
         let mut nsenter = Command::new("nsenter");
         nsenter
             .arg(format!("--target={}", init.pid))
             .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wdns=/", "--", "env", "-i"])
-            .args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"])
+            .args(ENVIRONMENT)
             .arg(program)
             .current_dir("/");
         Ok(nsenter)
@@ -128,19 +164,26 @@ impl Host {
 
     /// An SSH login as `ops` from the controller, as an operator has it.
     pub fn ssh(&self) -> Command {
+        self.login(&[])
+    }
+
+    fn login(&self, options: &[&str]) -> Command {
         let mut ssh = Command::new("ip");
         ssh.args(["netns", "exec", NAMESPACE, "ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o"])
             .arg(format!("UserKnownHostsFile={}", keys::known_hosts().display()))
+            .args(options.iter().flat_map(|option| ["-o", option]))
             .arg("-i")
             .arg(keys::identity())
             .arg(format!("ops@{}", self.node.address));
         ssh
     }
 
-    /// The last lines of a unit's journal; of a host that is off, as its disk has them.
+    /// The last lines of a unit's journal; of a container that is off, as its disk has them.
     pub fn journal(&self, unit: &str, lines: usize) -> Result<String> {
         let mut journal = if self.is_on()? {
             self.command("journalctl")?
+        } else if self.node.kind == Kind::Machine {
+            return Err(self.keeps_its_disk());
         } else {
             let mut journal = Command::new("journalctl");
             journal.arg(format!("--directory={}", self.node.dir().join("upper/var/log/journal").display()));
@@ -159,7 +202,7 @@ impl Host {
 
     /// Whether the power is on.
     pub fn is_on(&self) -> Result<bool> {
-        Ok(nspawn::init(&self.node)?.is_some())
+        Ok(power::init(&self.node)?.is_some())
     }
 
     /// Switches the power on and waits until the host has booted and takes logins.
@@ -171,21 +214,21 @@ impl Host {
     /// Switches the power on and returns at once.
     pub fn power_on_only(&self) -> Result<()> {
         let _lock = self.lock()?;
-        nspawn::start(&self.node, &self.image)
+        power::on(&self.node, &self.image)
     }
 
     /// Power loss: nothing is flushed, no connection is closed; returns when the host is certainly gone.
     pub fn power_off(&self) -> Result<()> {
         let _lock = self.lock()?;
-        nspawn::power_off(&self.node)
+        power::off(&self.node)
     }
 
     /// An orderly shutdown, to its end.
     pub fn shutdown(&self) -> Result<()> {
         let _lock = self.lock()?;
         // The connection to systemd may end before its answer: what counts is that the host goes off.
-        let asked = self.exec("systemctl poweroff")?;
-        nspawn::await_off(&self.node, SHUTDOWN).map_err(|error| match error {
+        let asked = command::capture(self.command("systemctl")?.arg("poweroff"))?;
+        power::await_off(&self.node, SHUTDOWN).map_err(|error| match error {
             Error::Timeout { what, waited, hint } => {
                 Error::Timeout { what, waited, hint: format!("{}{hint}", asked.stderr) }
             }
@@ -196,15 +239,19 @@ impl Host {
     /// Waits until systemd has finished booting and sshd answers.
     pub fn await_ready(&self) -> Result<()> {
         let started = Instant::now();
+        let limit = match self.node.kind {
+            Kind::Container => BOOT,
+            Kind::Machine => EMULATED_BOOT,
+        };
         loop {
             match self.probe() {
                 Ok(()) => return Ok(()),
-                Err(why) if started.elapsed() > BOOT => {
+                Err(why) if started.elapsed() > limit => {
                     let log = fs::read(self.node.dir().join("console.log")).unwrap_or_default();
                     let log = String::from_utf8_lossy(&log);
                     return Err(Error::Timeout {
                         what: format!("boot of host {}", self.name()),
-                        waited: BOOT,
+                        waited: limit,
                         hint: format!("{why}\nits console:\n{}", command::tail(&log)),
                     });
                 }
@@ -227,9 +274,9 @@ impl Host {
         }
     }
 
-    /// Puts on a new disk what is this host's own.
-    pub(crate) fn provision(&self) -> Result<()> {
-        mount::overlay(&self.image.root(), &self.node.dir())?;
+    /// Makes a new disk from an image and puts on it what is this host's own.
+    pub(crate) fn provision(&self, image: &Image) -> Result<()> {
+        mount::overlay(&image.root(), &self.node.dir())?;
         let root = self.node.root();
         let write = |path: &str, text: &str| {
             let file = root.join(path);
@@ -252,12 +299,15 @@ impl Host {
             let file = write(&format!("home/{user}/.ssh/authorized_keys"), &operator)?;
             chown(&file, Some(number), Some(number)).map_err(Error::io("giving away", &file))?;
         }
-        Ok(())
+        match self.node.kind {
+            Kind::Container => Ok(()),
+            Kind::Machine => machine::make_disk(&self.node, &self.image.packages()),
+        }
     }
 
     // ---- network
 
-    /// Pulls the cable: nothing in, nothing out, and nobody is told.
+    /// Pulls the cable: nothing in, nothing out, and nobody is told. A virtual machine then takes no commands either.
     pub fn cut(&self) -> Result<()> {
         net::plug(&self.node, false)
     }
@@ -288,7 +338,7 @@ impl Host {
 
     /// Whether a cut of this host is in force; a host that is off has no network to cut.
     pub fn is_cut(&self) -> Result<bool> {
-        if !net::namespaces()?.contains(&self.node.namespace()) {
+        if !net::connected(&self.node)? {
             return Ok(false);
         }
         Ok(!net::plugged(&self.node)? || net::drops_packets(&self.node)?)
@@ -296,61 +346,74 @@ impl Host {
 
     /// Moves the calling thread into this host's network: what it reaches from there is not cut by cuts of the host.
     pub(crate) fn enter(&self) -> Result<()> {
-        netns::enter_named(&self.node.namespace())
+        match self.node.kind {
+            Kind::Container => netns::enter_named(&self.node.namespace()),
+            Kind::Machine => Err(Error::State(format!(
+                "host {} is a virtual machine: its network is entered by itself alone",
+                self.name()
+            ))),
+        }
     }
 
     // ---- processes
 
-    /// The processes of a target, by their numbers on this machine.
+    /// The processes of a target, by their numbers on this machine; those inside a virtual machine, which is one
+    /// process here, by their numbers there.
     pub fn pids(&self, target: &Target) -> Result<Vec<i32>> {
         Ok(self.processes(target)?.into_iter().map(|process| process.pid).collect())
     }
 
-    /// Stops all processes of a target where they stand (SIGSTOP); returns how many.
+    /// Stops all processes of a target where they stand (SIGSTOP); returns how many. A virtual machine as a whole
+    /// counts as one: its processors stop, and the clocks of its watchdogs with them.
     pub fn freeze(&self, target: &Target) -> Result<usize> {
-        self.settle(target, Signal::SIGSTOP, |process| matches!(process.state, 'T' | 't'))
+        if self.is_whole_machine(target) {
+            self.init()?;
+            return machine::stop(&self.node).map(|()| 1);
+        }
+        self.settle(target, Signal::SIGSTOP, is_stopped)
     }
 
     /// Lets them go on (SIGCONT); returns how many.
     pub fn thaw(&self, target: &Target) -> Result<usize> {
-        self.settle(target, Signal::SIGCONT, |process| !matches!(process.state, 'T' | 't'))
+        if self.is_whole_machine(target) {
+            self.init()?;
+            return machine::resume(&self.node).map(|()| 1);
+        }
+        self.settle(target, Signal::SIGCONT, |process| !is_stopped(process))
     }
 
     /// Kills them (SIGKILL) once; what systemd starts again is not waited for. Returns how many.
     pub fn kill(&self, target: &Target) -> Result<usize> {
-        let found = self.some(target)?;
-        for process in &found {
-            process::signal(process.pid, Signal::SIGKILL)?;
-        }
+        let found = self.some(target, self.processes(target)?)?;
+        self.signal(target, Signal::SIGKILL, &found)?;
         Ok(found.len())
     }
 
     /// Signals until every process of the target, forked meanwhile or not, is as it should be.
     fn settle(&self, target: &Target, signal: Signal, done: impl Fn(&Process) -> bool) -> Result<usize> {
         let started = Instant::now();
+        let mut found = self.processes(target)?;
         loop {
-            let found = self.some(target)?;
-            if found.iter().all(&done) {
-                return Ok(found.len());
+            found = self.some(target, found)?;
+            let count = found.len();
+            found.retain(|process| !done(process));
+            if found.is_empty() {
+                return Ok(count);
             }
             if started.elapsed() > SETTLE {
-                let left = found.iter().filter(|process| !done(process));
-                let left: Vec<_> = left.map(|p| format!("  {} {} (state {})", p.pid, p.name, p.state)).collect();
+                let left: Vec<_> =
+                    found.iter().map(|p| format!("  {} {} (state {})", p.pid, p.name, p.state)).collect();
                 return Err(Error::Timeout {
                     what: format!("{signal} of {target} on {}", self.name()),
                     waited: SETTLE,
                     hint: left.join("\n"),
                 });
             }
-            for process in found.iter().filter(|process| !done(process)) {
-                process::signal(process.pid, signal)?;
-            }
-            thread::sleep(Duration::from_millis(2));
+            found = self.signal(target, signal, &found)?;
         }
     }
 
-    fn some(&self, target: &Target) -> Result<Vec<Process>> {
-        let found = self.processes(target)?;
+    fn some(&self, target: &Target, found: Vec<Process>) -> Result<Vec<Process>> {
         if found.is_empty() {
             return Err(Error::State(format!("host {} runs nothing that belongs to {target}", self.name())));
         }
@@ -358,17 +421,46 @@ impl Host {
     }
 
     fn processes(&self, target: &Target) -> Result<Vec<Process>> {
-        Ok(nspawn::inside(&self.node)?.into_iter().filter(|process| target.matches(process)).collect())
+        let all = if self.node.kind == Kind::Container {
+            nspawn::inside(&self.node)?
+        } else if self.is_whole_machine(target) {
+            power::init(&self.node)?.into_iter().collect()
+        } else {
+            guest::parse(&self.run(&guest::script(None, &[]))?)
+        };
+        Ok(all.into_iter().filter(|process| target.matches(process)).collect())
+    }
+
+    /// Sends a signal to processes of the target, and returns those that it has a moment later.
+    fn signal(&self, target: &Target, signal: Signal, to: &[Process]) -> Result<Vec<Process>> {
+        if self.node.kind == Kind::Machine && !self.is_whole_machine(target) {
+            // In one login, since what is stopped may be what the next one would need.
+            let all = guest::parse(&self.run(&guest::script(Some(signal), to))?);
+            return Ok(all.into_iter().filter(|process| target.matches(process)).collect());
+        }
+        for process in to {
+            process::signal(process.pid, signal)?;
+        }
+        thread::sleep(Duration::from_millis(2));
+        self.processes(target)
+    }
+
+    fn is_whole_machine(&self, target: &Target) -> bool {
+        self.node.kind == Kind::Machine && *target == Target::Everything
     }
 
     fn init(&self) -> Result<Process> {
-        nspawn::init(&self.node)?.ok_or_else(|| Error::State(format!("host {} is off", self.name())))
+        power::init(&self.node)?.ok_or_else(|| Error::State(format!("host {} is off", self.name())))
     }
 
     /// Power is switched by one at a time.
     fn lock(&self) -> Result<Lock> {
         Lock::wait(&self.node.dir().join("lock"))
     }
+}
+
+fn is_stopped(process: &Process) -> bool {
+    matches!(process.state, 'T' | 't')
 }
 
 /// The error for a name that is no host of the lab.

@@ -1,4 +1,4 @@
-//! The hosts' common root file system and their packages: built once, found again by what went into them.
+//! The hosts' common root file systems and their packages: built once, found again by what went into them.
 
 use std::{
     fmt::Write as _,
@@ -53,6 +53,8 @@ const OFFERED: [&str; 20] = [
     "zookeeper",
     "zstd",
 ];
+/// What makes a bare host one that boots on a machine of its own.
+const KERNEL: [&str; 2] = ["initramfs-tools", "linux-image-amd64"];
 /// Fast installs: no fsync for each file (the disk is thrown away anyway), no manuals.
 const DPKG: [&str; 4] = [
     "force-unsafe-io",
@@ -62,9 +64,56 @@ const DPKG: [&str; 4] = [
 ];
 /// Changed whenever the same ingredients are put together in another way.
 const FORMAT: &str = "1";
-const CUSTOMISE: &str = include_str!("../image/customise.sh");
+const CUSTOMISE: Hook = Hook { stage: "customize", name: "customise.sh", text: include_str!("../image/customise.sh") };
+const MACHINE: Hook = Hook { stage: "essential", name: "machine.sh", text: include_str!("../image/machine.sh") };
+/// Begins the names of virtual machines' images, which are kept beside those of containers.
+const PREFIX: &str = "machine-";
 /// Apart from the hosts' group: an image may be built while they run.
 const GROUP: &str = "/pgha-lab-image";
+
+/// A script that mmdebstrap calls.
+struct Hook {
+    stage: &'static str,
+    name: &'static str,
+    text: &'static str,
+}
+
+/// What an image is made of.
+struct Recipe {
+    prefix: &'static str,
+    included: Vec<&'static str>,
+    offered: &'static [&'static str],
+    hooks: &'static [Hook],
+}
+
+impl Recipe {
+    fn containers() -> Self {
+        Self { prefix: "", included: INCLUDED.to_vec(), offered: &OFFERED, hooks: &[CUSTOMISE] }
+    }
+
+    /// The packages are those of the containers' image.
+    fn machines() -> Self {
+        let included = [&INCLUDED[..], &KERNEL].concat();
+        Self { prefix: PREFIX, included, offered: &[], hooks: &[CUSTOMISE, MACHINE] }
+    }
+
+    /// The name of the image: a digest of everything that it is made of.
+    fn name(&self) -> String {
+        let mut hasher = Sha256::new();
+        let scripts: Vec<_> = self.hooks.iter().map(|hook| hook.text).collect();
+        for part in [&[FORMAT, SUITE, std::env::consts::ARCH], &scripts[..], &self.included, self.offered, &DPKG] {
+            for text in part {
+                hasher.update(text.len().to_le_bytes());
+                hasher.update(text);
+            }
+        }
+        hasher.finalize()[..8].iter().fold(self.prefix.to_owned(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
 
 /// A complete image in the cache.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,18 +122,27 @@ pub struct Image {
 }
 
 impl Image {
-    /// Finds the image, building it first where the cache lacks it.
+    /// Finds the containers' image, building it first where the cache lacks it.
     pub fn ensure() -> Result<Self> {
+        Self::ensure_by(&Recipe::containers())
+    }
+
+    /// The same for the image from which virtual machines' disks are made.
+    pub fn ensure_for_machines() -> Result<Self> {
+        Self::ensure_by(&Recipe::machines())
+    }
+
+    fn ensure_by(recipe: &Recipe) -> Result<Self> {
         let cache = Path::new(CACHE);
         fs::create_dir_all(cache).map_err(Error::io("creating", cache))?;
-        let image = Self { dir: cache.join(digest()) };
+        let image = Self { dir: cache.join(recipe.name()) };
         if image.dir.is_dir() {
             return Ok(image);
         }
         let _lock = Lock::take(&cache.join("lock"), "the image cache")?;
         clean(cache)?;
         if !image.dir.is_dir() {
-            image.build()?;
+            image.build(recipe)?;
             cgroup::remove(GROUP)?;
             forget_others(cache, &image.dir)?;
         }
@@ -102,29 +160,28 @@ impl Image {
     }
 
     /// Builds beside the final place and moves there in one step, so that a killed build leaves no half image.
-    fn build(&self) -> Result<()> {
+    fn build(&self, recipe: &Recipe) -> Result<()> {
         let started = Instant::now();
-        tracing::info!("building the hosts' image (once; about a minute)");
+        let whose = if recipe.prefix == PREFIX { "virtual machines'" } else { "hosts'" };
+        tracing::info!("building the {whose} image (once; about a minute)");
         let temporary = self.dir.with_extension("building");
         let packages = temporary.join("packages");
         fs::create_dir_all(&packages).map_err(Error::io("creating", &packages))?;
-        let script = temporary.join("customise.sh");
-        fs::write(&script, CUSTOMISE).map_err(Error::io("writing", &script))?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
-            .map_err(Error::io("making executable", &script))?;
-
         let apt = apt::settings()?;
-        let mut bootstrap = vec![
-            "--variant=important".to_owned(),
-            format!("--include={}", INCLUDED.join(",")),
-            format!("--customize-hook={}", script.display()),
-        ];
+        let mut bootstrap = vec!["--variant=important".to_owned(), format!("--include={}", recipe.included.join(","))];
+        for hook in recipe.hooks {
+            let script = temporary.join(hook.name);
+            fs::write(&script, hook.text).map_err(Error::io("writing", &script))?;
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+                .map_err(Error::io("making executable", &script))?;
+            bootstrap.push(format!("--{}-hook={}", hook.stage, script.display()));
+        }
         bootstrap.extend(DPKG.iter().map(|option| format!("--dpkgopt={option}")));
         bootstrap.extend(apt.options.iter().map(|option| format!("--aptopt={option}")));
         bootstrap.extend([SUITE.to_owned(), temporary.join("root").display().to_string()]);
         bootstrap.extend(apt.sources);
         follow(
-            grouped("mmdebstrap")?.args(&bootstrap).env("packages", &packages).env("wanted", OFFERED.join(" ")),
+            grouped("mmdebstrap")?.args(&bootstrap).env("packages", &packages).env("wanted", recipe.offered.join(" ")),
             started,
         )?;
 
@@ -170,10 +227,12 @@ fn clean(cache: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Drops images of earlier versions, unless a host still runs on one.
+/// Drops images of the same kind and of earlier versions, unless a host still runs on one.
 fn forget_others(cache: &Path, current: &Path) -> Result<()> {
+    let kind = |dir: &Path| dir.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
     for entry in entries(cache)? {
-        if entry != current && entry.is_dir() && !mount::in_use(&entry)? {
+        let outdated = entry != current && kind(&entry) == kind(current) && entry.is_dir();
+        if outdated && !mount::in_use(&entry)? {
             let doomed = entry.with_extension("deleting");
             fs::rename(&entry, &doomed).map_err(Error::io("removing", &entry))?;
             remove(&doomed)?;
@@ -223,20 +282,4 @@ fn follow(command: &mut Command, started: Instant) -> Result<()> {
         let output = command::Output { code, stdout: String::new(), stderr: seen };
         Err(command::failure("mmdebstrap".to_owned(), &output))
     }
-}
-
-/// The name of the image: a digest of everything that it is made of.
-fn digest() -> String {
-    let mut hasher = Sha256::new();
-    for part in [&[FORMAT, SUITE, std::env::consts::ARCH, CUSTOMISE][..], &INCLUDED, &OFFERED, &DPKG] {
-        for text in part {
-            hasher.update(text.len().to_le_bytes());
-            hasher.update(text);
-        }
-    }
-    hasher.finalize()[..8].iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

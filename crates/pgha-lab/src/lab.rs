@@ -17,11 +17,11 @@ use nix::sys::signal::{SigSet, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Host, Image, Node, Result, cgroup, command,
+    Error, Host, HostSpec, Image, Kind, Node, Result, cgroup, command,
     host::unknown,
-    image, keys, layout,
+    image, keys, layout_hosts,
     lock::Lock,
-    mount, net, nspawn, process, requirements,
+    mount, net, power, process, requirements,
     topology::{NAMESPACE, STATE},
 };
 
@@ -36,7 +36,7 @@ static OWNED: AtomicBool = AtomicBool::new(false);
 /// What a later process must know about the lab.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    hosts: Vec<String>,
+    hosts: Vec<HostSpec>,
     /// What the hosts run on; a newer program would choose another one.
     image: Image,
     /// Left running on purpose; otherwise it ends with its owner.
@@ -50,9 +50,11 @@ struct Record {
 pub struct Status {
     /// Its name.
     pub name: String,
+    /// What it is made of.
+    pub kind: Kind,
     /// Its address.
     pub address: Ipv4Addr,
-    /// The machine's number of its process 1, while it is on.
+    /// This machine's number of its process 1, or of the QEMU that runs it, while it is on.
     pub init: Option<i32>,
     /// Whether its network is cut.
     pub cut: bool,
@@ -68,27 +70,34 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Brings up fresh hosts, after removing what a killed lab left.
+    /// Brings up fresh containers, after removing what a killed lab left.
     pub fn up<S: AsRef<str>>(names: &[S]) -> Result<Self> {
-        requirements::check()?;
-        let nodes = layout(names)?;
+        Self::up_hosts(&names.iter().map(|name| HostSpec::container(name.as_ref())).collect::<Vec<_>>())
+    }
+
+    /// Brings up fresh hosts of either kind, after removing what a killed lab left.
+    pub fn up_hosts(hosts: &[HostSpec]) -> Result<Self> {
+        let nodes = layout_hosts(hosts)?;
+        requirements::check(&nodes)?;
         let lock = Lock::take(Path::new(LOCK), "the lab")?;
         if let Some(record) = live_record()? {
             return Err(Error::Busy(format!(
                 "a lab with {} is running and was left so on purpose; `cargo xtask lab down` removes it",
-                record.hosts.join(", ")
+                record.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ")
             )));
         }
         OWNED.store(true, Ordering::SeqCst);
         clean()?;
         let image = Image::ensure()?;
+        let machines = nodes.iter().any(|node| node.kind == Kind::Machine);
+        let machine_image = machines.then(Image::ensure_for_machines).transpose()?;
         let lab = Self { nodes, image, lock: Some(lock) };
         lab.record(false)?;
         net::create(&lab.nodes)?;
         keys::create(&lab.nodes)?;
         lab.in_parallel(|host| {
             let started = Instant::now();
-            host.provision()?;
+            host.provision(machine_image.as_ref().filter(|_| host.kind() == Kind::Machine).unwrap_or(&lab.image))?;
             host.power_on()?;
             tracing::info!("{} is up at {} ({:.1} s)", host.name(), host.address(), started.elapsed().as_secs_f64());
             Ok(())
@@ -102,7 +111,7 @@ impl Lab {
         let record = read_record()?
             .filter(|record| record.boot == boot_id())
             .ok_or_else(|| Error::State("no lab is running; `cargo xtask lab up` starts one".to_owned()))?;
-        Ok(Self { nodes: layout(&record.hosts)?, image: Image::ensure()?, lock: None })
+        Ok(Self { nodes: layout_hosts(&record.hosts)?, image: Image::ensure()?, lock: None })
     }
 
     /// Leaves the lab running when this process ends.
@@ -178,8 +187,9 @@ impl Lab {
             .map(|host| {
                 Ok(Status {
                     name: host.name().to_owned(),
+                    kind: host.kind(),
                     address: host.address(),
-                    init: nspawn::init(&host.node)?.map(|process| process.pid),
+                    init: power::init(&host.node)?.map(|process| process.pid),
                     cut: host.is_cut()?,
                 })
             })
@@ -193,7 +203,7 @@ impl Lab {
     fn record(&self, kept: bool) -> Result<()> {
         let state = Path::new(STATE);
         fs::create_dir_all(state).map_err(Error::io("creating", state))?;
-        let hosts = self.nodes.iter().map(|node| node.name.clone()).collect();
+        let hosts = self.nodes.iter().map(|node| HostSpec { name: node.name.clone(), kind: node.kind }).collect();
         let text = serde_json::to_string(&Record { hosts, image: self.image.clone(), kept, boot: boot_id() })
             .map_err(|source| Error::Io { what: "describing the lab".to_owned(), source: source.into() })?;
         // Replaced in one step: a killed writer leaves the old record.
@@ -263,14 +273,14 @@ fn clean() -> Result<()> {
     let own = process::own_line();
     process::end("the lab's processes", END, |process| {
         !own.contains(&process.pid)
-            && (process.in_cgroup(nspawn::GROUP)
+            && (process.in_cgroup(power::GROUP)
                 || process.has_variable(command::MARK)
                 || process.namespace("net").is_some_and(|network| networks.contains(&network)))
     })?;
     let state = Path::new(STATE);
     mount::release(state)?;
     net::remove()?;
-    cgroup::remove(nspawn::GROUP)?;
+    cgroup::remove(power::GROUP)?;
     match fs::remove_dir_all(state) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::io("removing", state)(source)),
         _ => Ok(()),

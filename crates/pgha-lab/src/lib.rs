@@ -1,7 +1,8 @@
-//! Test hosts on one machine: systemd-nspawn hosts on a private network, their faults, and a workload that counts rows.
+//! Test hosts on one machine: containers and virtual machines on a private network, their faults, and a workload that
+//! counts rows.
 //!
-//! [`Lab::up`] gives running hosts, [`Lab::host`] one of them, [`workload`] the clients that write while faults happen,
-//! [`cluster`] what the agents of an installed cluster say.
+//! [`Lab::up`] and [`Lab::up_hosts`] give running hosts, [`Lab::host`] one of them, [`workload`] the clients that write
+//! while faults happen, [`cluster`] what the agents of an installed cluster say.
 //! Everything lives in network namespaces, in `/var/lib/pgha-lab` and in `/var/cache/pgha-lab`; nothing else of the
 //! machine is touched. The lab knows no other crate of the workspace: it drives their binaries as a user would.
 
@@ -9,16 +10,20 @@ mod apt;
 mod cgroup;
 mod command;
 mod error;
+mod guest;
 mod host;
 mod image;
 mod keys;
 mod lab;
 mod lock;
+mod machine;
 mod mount;
 mod net;
 mod netns;
 mod nspawn;
+mod power;
 mod process;
+mod qmp;
 mod topology;
 
 pub mod cluster;
@@ -35,4 +40,4 @@ pub use image::Image;
 pub use lab::{Lab, Status, down, purge, remove_on_signals};
 pub use net::Direction;
 pub use netns::within;
-pub use topology::{Node, layout};
+pub use topology::{HostSpec, Kind, Node, layout, layout_hosts};

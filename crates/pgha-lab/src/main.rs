@@ -13,7 +13,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use pgha_lab::{
-    Direction, Error, Host, Image, Lab, Result, Target,
+    Direction, Error, Host, HostSpec, Image, Kind, Lab, Result, Target,
     sql::Server,
     workload::{Settings, Workload},
 };
@@ -29,12 +29,19 @@ struct Cli {
 #[derive(Subcommand)]
 enum Action {
     /// Build the hosts' image, unless the cache has it
-    Image,
+    Image {
+        /// Build that of virtual machines too
+        #[arg(long)]
+        machines: bool,
+    },
     /// Start fresh hosts and leave them running
     Up {
         /// Hosts, parted by commas
         #[arg(long, value_delimiter = ',', default_value = "db1,db2,db3,lb1")]
         hosts: Vec<String>,
+        /// Those of them that are virtual machines with a watchdog of their own, parted by commas
+        #[arg(long, value_delimiter = ',')]
+        machines: Vec<String>,
         /// Remove a running lab first
         #[arg(long)]
         fresh: bool,
@@ -196,15 +203,19 @@ fn act(action: Action) -> Result<ExitCode> {
     let started = Instant::now();
     let host = |name: &str| -> Result<Host> { Lab::attach()?.host(name) };
     match action {
-        Action::Image => {
+        Action::Image { machines } => {
             Image::ensure()?;
+            if machines {
+                Image::ensure_for_machines()?;
+            }
         }
-        Action::Up { hosts, fresh } => {
+        Action::Up { hosts, machines, fresh } => {
+            let hosts = specs(hosts, &machines)?;
             if fresh {
                 pgha_lab::down()?;
             }
             pgha_lab::remove_on_signals()?;
-            let lab = Lab::up(&hosts)?;
+            let lab = Lab::up_hosts(&hosts)?;
             lab.keep()?;
             tracing::info!(
                 "the lab is up ({:.1} s); `cargo xtask lab down` removes it",
@@ -285,13 +296,30 @@ fn workload(load: Load) -> Result<ExitCode> {
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Which hosts are to be of which kind.
+fn specs(hosts: Vec<String>, machines: &[String]) -> Result<Vec<HostSpec>> {
+    if let Some(name) = machines.iter().find(|name| !hosts.contains(name)) {
+        return Err(Error::State(format!("`{name}` of --machines is none of --hosts {}", hosts.join(","))));
+    }
+    let kind = |name: &String| if machines.contains(name) { Kind::Machine } else { Kind::Container };
+    Ok(hosts.into_iter().map(|name| HostSpec { kind: kind(&name), name }).collect())
+}
+
 fn status() -> Result<()> {
-    let mut lines = vec![format!("{:<14} {:<12} {:<5} {:<8} process 1\n", "host", "address", "power", "network")];
+    let head = ["host", "kind", "address", "power", "network", "process 1"];
+    let line = |[host, kind, address, power, network, init]: [&str; 6]| {
+        format!("{host:<14} {kind:<10} {address:<12} {power:<5} {network:<8} {init}\n")
+    };
+    let mut lines = vec![line(head)];
     for host in Lab::attach()?.status()? {
         let power = if host.init.is_some() { "on" } else { "off" };
         let network = if host.cut { "cut" } else { "whole" };
         let init = host.init.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        lines.push(format!("{:<14} {:<12} {power:<5} {network:<8} {init}\n", host.name, host.address));
+        let kind = match host.kind {
+            Kind::Container => "container",
+            Kind::Machine => "machine",
+        };
+        lines.push(line([&host.name, kind, &host.address.to_string(), power, network, &init]));
     }
     print(&lines.concat())
 }

@@ -28,6 +28,16 @@ pub(crate) fn overlay(base: &Path, dir: &Path) -> Result<()> {
         .map_err(Error::errno(format!("mounting the overlay {} on {}", options, root.display())))
 }
 
+/// Shows the directory `from` at `to`, read-only.
+pub(crate) fn bind(from: &Path, to: &Path) -> Result<()> {
+    let what = || format!("mounting {} on {}", from.display(), to.display());
+    let none = None::<&str>;
+    mount(Some(from), to, none, MsFlags::MS_BIND, none).map_err(Error::errno(what()))?;
+    // A bind mount takes its flags only when it is there.
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, to, none, flags, none).map_err(Error::errno(what()))
+}
+
 /// Mount points at or below `dir`, the latest first.
 pub(crate) fn below(dir: &Path) -> Result<Vec<PathBuf>> {
     let path = Path::new("/proc/self/mountinfo");

@@ -3,13 +3,13 @@
 use std::{fs, path::Path, process::Command};
 
 use crate::{
-    Error, Node, Result, command,
+    Error, Kind, Node, Result, command,
     topology::{BRIDGE, CONTROLLER, NAMESPACE, hosts_file},
 };
 
 /// The host's end of its cable.
 const INTERFACE: &str = "host0";
-/// The table of our rules in a host's namespace, apart from whatever the host itself filters.
+/// The table of our rules in a container's namespace, apart from whatever the host itself filters.
 const TABLE: &str = "inet pgha-lab";
 
 /// Not in everybody's PATH.
@@ -44,9 +44,13 @@ pub(crate) fn create(nodes: &[Node]) -> Result<()> {
     )
 }
 
-/// Gives a host its namespace and its cable to the bridge.
+/// Gives a host its cable to the bridge, and a container its namespace.
 pub(crate) fn connect(node: &Node) -> Result<()> {
     let (namespace, cable, mac) = (node.namespace(), node.cable(), node.mac());
+    if node.kind == Kind::Machine {
+        let lines = format!("tuntap add dev {cable} mode tap\nlink set {cable} master {BRIDGE}\nlink set {cable} up\n");
+        return ip(Some(NAMESPACE), &lines);
+    }
     ip(None, &format!("netns add {namespace}\n"))?;
     ip(
         Some(NAMESPACE),
@@ -61,15 +65,16 @@ pub(crate) fn connect(node: &Node) -> Result<()> {
     )
 }
 
-/// Takes a host's namespace away, with its cable and whatever its kernel would still have sent.
+/// Takes a host's cable away, with a container's namespace and whatever its kernel would still have sent.
 pub(crate) fn disconnect(node: &Node) -> Result<()> {
     let namespace = node.namespace();
     // The namespace itself may outlive its name for a moment; the cable must not.
     if namespaces()?.contains(&NAMESPACE.to_owned()) {
-        let cable = node.cable();
-        let shown = command::capture(Command::new("ip").args(["-n", NAMESPACE, "link", "show", &cable]))?;
-        if shown.success() {
-            ip(Some(NAMESPACE), &format!("link del {cable}\n"))?;
+        if has_cable(node)? {
+            ip(Some(NAMESPACE), &format!("link del {}\n", node.cable()))?;
+        }
+        if node.kind == Kind::Machine {
+            pass_packets(node)?;
         }
     }
     if namespaces()?.contains(&namespace) { ip(None, &format!("netns del {namespace}\n")) } else { Ok(()) }
@@ -99,6 +104,19 @@ pub(crate) fn namespaces() -> Result<Vec<String>> {
     Ok(list.lines().filter_map(|line| line.split_whitespace().next()).filter(ours).map(str::to_owned).collect())
 }
 
+/// Whether the host has a network to lose.
+pub(crate) fn connected(node: &Node) -> Result<bool> {
+    match node.kind {
+        Kind::Container => Ok(namespaces()?.contains(&node.namespace())),
+        Kind::Machine => has_cable(node),
+    }
+}
+
+fn has_cable(node: &Node) -> Result<bool> {
+    let shown = command::capture(Command::new("ip").args(["-n", NAMESPACE, "link", "show", &node.cable()]))?;
+    Ok(shown.success())
+}
+
 /// Plugs the cable in or out.
 pub(crate) fn plug(node: &Node, up: bool) -> Result<()> {
     ip(Some(NAMESPACE), &format!("link set {} {}\n", node.cable(), if up { "up" } else { "down" }))
@@ -116,17 +134,41 @@ pub(crate) fn plugged(node: &Node) -> Result<bool> {
 /// Drops packets between a host and `peers` (everyone, when empty) from and to `ports` of TCP (all packets, when empty);
 /// replaces earlier drops.
 pub(crate) fn drop_packets(node: &Node, direction: Direction, peers: &[Node], ports: &[u16]) -> Result<()> {
-    let addresses = peers.iter().map(|peer| peer.address.to_string()).collect::<Vec<_>>().join(", ");
-    let ports = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let (_, table) = filter(node);
+    let rules = match node.kind {
+        Kind::Container => inside(direction, peers, ports),
+        Kind::Machine => outside(&node.cable(), direction, peers, ports),
+    };
+    // Created before it is deleted, so that the first time is no special case; one transaction.
+    nft(node, &format!("table {table} {{}}\ndelete table {table}\ntable {table} {{\n{rules}}}\n"))
+}
+
+/// Ends every drop.
+pub(crate) fn pass_packets(node: &Node) -> Result<()> {
+    let (_, table) = filter(node);
+    nft(node, &format!("table {table} {{}}\ndelete table {table}\n"))
+}
+
+/// Whether packets of the host are dropped.
+pub(crate) fn drops_packets(node: &Node) -> Result<bool> {
+    let (namespace, table) = filter(node);
+    let tables = command::run(Command::new("ip").args(["netns", "exec", &namespace, NFT, "list", "tables"]))?;
+    Ok(tables.lines().any(|line| line == format!("table {table}")))
+}
+
+/// Where a host's packets are dropped, and the table of the rules: a virtual machine's at its port of the bridge.
+fn filter(node: &Node) -> (String, String) {
+    match node.kind {
+        Kind::Container => (node.namespace(), TABLE.to_owned()),
+        Kind::Machine => (NAMESPACE.to_owned(), format!("bridge {}", node.namespace())),
+    }
+}
+
+/// The rules inside a container's namespace.
+fn inside(direction: Direction, peers: &[Node], ports: &[u16]) -> String {
     let rule = |hook: &str, side: &str, device: &str| {
-        let place =
-            if peers.is_empty() { format!("{device} \"{INTERFACE}\"") } else { format!("ip {side} {{ {addresses} }}") };
-        let drops = if ports.is_empty() {
-            format!("{place} drop; ")
-        } else {
-            ["sport", "dport"].map(|end| format!("{place} tcp {end} {{ {ports} }} drop; ")).concat()
-        };
-        format!("chain {hook} {{ type filter hook {hook} priority -300; {drops}}}\n")
+        let place = if peers.is_empty() { format!("{device} \"{INTERFACE}\"") } else { ip_is(side, peers) };
+        chain(hook, &drops(&place, ports))
     };
     let mut rules = String::new();
     if direction != Direction::Outgoing {
@@ -135,23 +177,50 @@ pub(crate) fn drop_packets(node: &Node, direction: Direction, peers: &[Node], po
     if direction != Direction::Incoming {
         rules += &rule("output", "daddr", "oifname");
     }
-    // Created before it is deleted, so that the first time is no special case; one transaction.
-    nft(node, &format!("table {TABLE} {{}}\ndelete table {TABLE}\ntable {TABLE} {{\n{rules}}}\n"))
+    rules
 }
 
-/// Ends every drop.
-pub(crate) fn pass_packets(node: &Node) -> Result<()> {
-    nft(node, &format!("table {TABLE} {{}}\ndelete table {TABLE}\n"))
+/// The rules at a virtual machine's port of the bridge, where only what the controller sends or gets is not forwarded.
+fn outside(cable: &str, direction: Direction, peers: &[Node], ports: &[u16]) -> String {
+    let rule = |side: &str, device: &str| {
+        let peers = if peers.is_empty() { String::new() } else { ip_is(side, peers) };
+        drops(&format!("{device} \"{cable}\" {peers}"), ports)
+    };
+    let (mut forwarded, mut rules) = (String::new(), String::new());
+    if direction != Direction::Outgoing {
+        let to_it = rule("saddr", "oifname");
+        rules += &chain("output", &to_it);
+        forwarded += &to_it;
+    }
+    if direction != Direction::Incoming {
+        let from_it = rule("daddr", "iifname");
+        rules += &chain("input", &from_it);
+        forwarded += &from_it;
+    }
+    rules + &chain("forward", &forwarded)
 }
 
-/// Whether packets of the host are dropped.
-pub(crate) fn drops_packets(node: &Node) -> Result<bool> {
-    let tables = command::run(Command::new("ip").args(["netns", "exec", &node.namespace(), NFT, "list", "tables"]))?;
-    Ok(tables.lines().any(|line| line == format!("table {TABLE}")))
+fn ip_is(side: &str, peers: &[Node]) -> String {
+    let addresses = peers.iter().map(|peer| peer.address.to_string()).collect::<Vec<_>>().join(", ");
+    format!("ip {side} {{ {addresses} }}")
+}
+
+/// What drops the packets of a place: all, or those of some ports at either end.
+fn drops(place: &str, ports: &[u16]) -> String {
+    if ports.is_empty() {
+        return format!("{place} drop; ");
+    }
+    let ports = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    ["sport", "dport"].map(|end| format!("{place} tcp {end} {{ {ports} }} drop; ")).concat()
+}
+
+fn chain(hook: &str, rules: &str) -> String {
+    format!("chain {hook} {{ type filter hook {hook} priority -300; {rules}}}\n")
 }
 
 fn nft(node: &Node, rules: &str) -> Result<()> {
-    command::feed(Command::new("ip").args(["netns", "exec", &node.namespace(), NFT, "-f", "-"]), rules)
+    let (namespace, _) = filter(node);
+    command::feed(Command::new("ip").args(["netns", "exec", &namespace, NFT, "-f", "-"]), rules)
 }
 
 fn ip(namespace: Option<&str>, lines: &str) -> Result<()> {

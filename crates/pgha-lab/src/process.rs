@@ -37,7 +37,8 @@ impl Process {
         Self::parse(pid, &status, cgroups)
     }
 
-    fn parse(pid: i32, status: &str, cgroups: String) -> Option<Self> {
+    /// Reads the texts of its `status` and `cgroup`.
+    pub(crate) fn parse(pid: i32, status: &str, cgroups: String) -> Option<Self> {
         let field =
             |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':').map(str::trim));
         Some(Self {

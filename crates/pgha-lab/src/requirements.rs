@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::Path};
 
-use crate::{Error, Result};
+use crate::{Error, Kind, Node, Result};
 
 /// Commands the lab calls and the Debian packages that bring them.
 const TOOLS: [(&str, &str); 10] = [
@@ -17,12 +17,23 @@ const TOOLS: [(&str, &str); 10] = [
     ("setsid", "util-linux"),
     ("journalctl", "systemd"),
 ];
+/// What virtual machines need beyond that.
+const MACHINE_TOOLS: [(&str, &str); 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.ext4", "e2fsprogs")];
 /// The release that hosts run, and that the machine must run for its mirrors to serve them.
 pub(crate) const SUITE: &str = "bookworm";
 
 /// Debian packages whose commands are missing here.
 pub fn missing_packages() -> Vec<&'static str> {
-    let mut missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| !is_command(tool)).map(|(_, package)| *package).collect();
+    missing(&TOOLS)
+}
+
+/// The same for a lab with virtual machines, beyond what every lab needs.
+pub fn missing_machine_packages() -> Vec<&'static str> {
+    missing(&MACHINE_TOOLS)
+}
+
+fn missing(tools: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut missing: Vec<_> = tools.iter().filter(|(tool, _)| !is_command(tool)).map(|(_, package)| *package).collect();
     missing.sort_unstable();
     missing.dedup();
     missing
@@ -53,11 +64,24 @@ pub fn check_root() -> Result<()> {
     }
 }
 
+/// Whether virtual machines run here: they have this machine's architecture, and one is known.
+fn check_machines() -> Result<()> {
+    if env::consts::ARCH != "x86_64" {
+        return Err(Error::Unsupported(format!("virtual machines of the lab need x86_64, not {}", env::consts::ARCH)));
+    }
+    let tun = Path::new("/dev/net/tun");
+    if tun.exists() { Ok(()) } else { Err(Error::Unsupported(format!("virtual machines need {}", tun.display()))) }
+}
+
 /// All of it, with the command that helps.
-pub(crate) fn check() -> Result<()> {
+pub(crate) fn check(nodes: &[Node]) -> Result<()> {
     check_system()?;
     check_root()?;
-    let missing = missing_packages();
+    let mut missing = missing_packages();
+    if nodes.iter().any(|node| node.kind == Kind::Machine) {
+        check_machines()?;
+        missing.extend(missing_machine_packages());
+    }
     if missing.is_empty() {
         Ok(())
     } else {

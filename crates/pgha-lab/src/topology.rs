@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// State of the running lab; removed by `down`.
@@ -25,13 +27,46 @@ const FIRST_FREE: u8 = 17;
 /// An interface name has at most 15 bytes, two of which are the prefix.
 const LONGEST_NAME: usize = 13;
 
-/// A host's name and address.
+/// What a host is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A systemd-nspawn container: up within a second, on this machine's kernel.
+    Container,
+    /// A virtual machine with a kernel and watchdogs of its own: emulated, so everything in it is slow.
+    Machine,
+}
+
+/// A host that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSpec {
+    /// Its host name.
+    pub name: String,
+    /// What it is made of.
+    pub kind: Kind,
+}
+
+impl HostSpec {
+    /// A container.
+    pub fn container(name: impl Into<String>) -> Self {
+        Self { name: name.into(), kind: Kind::Container }
+    }
+
+    /// A virtual machine.
+    pub fn machine(name: impl Into<String>) -> Self {
+        Self { name: name.into(), kind: Kind::Machine }
+    }
+}
+
+/// A host's name, address and kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Its host name.
     pub name: String,
     /// Its address on the lab network.
     pub address: Ipv4Addr,
+    /// What it is made of.
+    pub kind: Kind,
 }
 
 impl Node {
@@ -62,28 +97,33 @@ impl Node {
     }
 }
 
-/// Gives each host its address; refuses names that cannot be one.
+/// Gives each container its address; refuses names that cannot be one.
 pub fn layout<S: AsRef<str>>(names: &[S]) -> Result<Vec<Node>> {
-    let mut nodes: Vec<Node> = Vec::with_capacity(names.len());
+    layout_hosts(&names.iter().map(|name| HostSpec::container(name.as_ref())).collect::<Vec<_>>())
+}
+
+/// Gives each host its address; refuses names that cannot be one.
+pub fn layout_hosts(hosts: &[HostSpec]) -> Result<Vec<Node>> {
+    let mut nodes: Vec<Node> = Vec::with_capacity(hosts.len());
     let mut free = FIRST_FREE;
-    for name in names.iter().map(AsRef::as_ref) {
+    for HostSpec { name, kind } in hosts {
         if !is_host_name(name) {
             return Err(Error::State(format!(
                 "`{name}` cannot be a host of the lab: 1 to {LONGEST_NAME} lower-case letters, digits and dashes, \
                  a letter first"
             )));
         }
-        if nodes.iter().any(|node| node.name == name) {
+        if nodes.iter().any(|node| node.name == *name) {
             return Err(Error::State(format!("host `{name}` is named twice")));
         }
-        let last = if let Some((_, last)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
+        let last = if let Some((_, last)) = FIXED.iter().find(|(fixed, _)| fixed == name) {
             *last
         } else {
             let next = free.checked_add(1).ok_or_else(|| Error::State("too many hosts".to_owned()))?;
             std::mem::replace(&mut free, next)
         };
         let [a, b, c, _] = CONTROLLER.octets();
-        nodes.push(Node { name: name.to_owned(), address: Ipv4Addr::new(a, b, c, last) });
+        nodes.push(Node { name: name.clone(), address: Ipv4Addr::new(a, b, c, last), kind: *kind });
     }
     if nodes.is_empty() { Err(Error::State("a lab needs at least one host".to_owned())) } else { Ok(nodes) }
 }

@@ -139,7 +139,7 @@ fn the_disk_outlives_a_power_loss() {
 
     host.power_off().expect("the power goes off");
     assert!(!host.is_on().expect("a state"));
-    assert!(!host.disk().join("etc").exists(), "the disk is still mounted");
+    assert!(!host.disk().expect("a container's").join("etc").exists(), "the disk is still mounted");
     assert!(matches!(host.exec("true"), Err(Error::State(_))));
     assert!(host.journal("counter", 5).expect("the disk's journal").contains("Started"));
 

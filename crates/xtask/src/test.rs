@@ -58,7 +58,8 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 fn install() -> Result<()> {
     let lab = pgha_lab::requirements::missing_packages();
-    packages::ensure(&[&lab[..], &SERVERS].concat())
+    let machines = pgha_lab::requirements::missing_machine_packages();
+    packages::ensure(&[&lab[..], &machines, &SERVERS].concat())
 }
 
 /// Seeds that no run has seen before this commit; the fixed ones are among the unit tests. A commit always plays the same
