@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use pgha_lab::{
-    Lab,
-    cluster::{self, Cluster},
+    HostSpec, Lab,
+    cluster::{self, Cluster, DATABASES},
     faults::{self, Entry, Fault, Report},
 };
 
@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// Where report.md and report.json go [default: target/faults]
     #[arg(long, value_name = "DIRECTORY")]
     into: Option<PathBuf>,
+    /// Make a host a virtual machine, and play what needs its kernel watchdog (adds ten minutes: it is emulated)
+    #[arg(long)]
+    machine: bool,
     /// Leave the cluster running at the end
     #[arg(long)]
     keep: bool,
@@ -48,7 +51,7 @@ pub(crate) struct Options {
 
 /// Prepares as the caller, plays as root.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let chosen = chosen(&options.only)?;
+    let chosen = chosen(&options.only, options.machine || options.list)?;
     if options.list {
         for fault in chosen {
             println!("{:<36} {}", fault.slug, fault.name);
@@ -57,7 +60,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     pgha_lab::requirements::check_system()?;
     if !options.prepared && !options.attach {
-        packages::ensure(&pgha_lab::requirements::missing_packages())?;
+        let mut missing = pgha_lab::requirements::missing_packages();
+        if options.machine {
+            missing.extend(pgha_lab::requirements::missing_machine_packages());
+        }
+        packages::ensure(&missing)?;
         stage::build()?;
     }
     let directory = match &options.into {
@@ -68,6 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let mut again = shell::as_root(std::env::current_exe().context("finding this program")?);
         again.args(["faults", "--prepared"]).arg("--into").arg(&directory);
         again.args(options.keep.then_some("--keep")).args(options.attach.then_some("--attach"));
+        again.args(options.machine.then_some("--machine"));
         again.arg(format!("--times={}", options.times));
         if !options.only.is_empty() {
             again.arg(format!("--only={}", options.only.join(",")));
@@ -78,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
     pgha_lab::remove_on_signals()?;
     fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
-    let lab = if options.attach { Lab::attach()? } else { Lab::up(&cluster::HOSTS)? };
+    let lab = if options.attach { Lab::attach()? } else { Lab::up_hosts(&hosts(options.machine))? };
     let cluster = if options.attach { Cluster::open(&lab, &stage::secrets())? } else { stage::install(&lab)? };
     let mut report = Report::default();
     for round in 1..=options.times {
@@ -125,9 +133,22 @@ fn write(report: &Report, directory: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-fn chosen(only: &[String]) -> Result<Vec<&'static Fault>> {
-    if let Some(unknown) = only.iter().find(|slug| faults::all().all(|fault| fault.slug != **slug)) {
-        bail!("there is no fault `{unknown}`; `cargo xtask faults --list` shows all");
+/// The cluster's hosts; the first database may be a virtual machine.
+fn hosts(machine: bool) -> Vec<HostSpec> {
+    let kind = |name: &&str| {
+        if machine && *name == DATABASES[0] { HostSpec::machine(*name) } else { HostSpec::container(*name) }
+    };
+    cluster::HOSTS.iter().map(kind).collect()
+}
+
+fn chosen(only: &[String], machine: bool) -> Result<Vec<&'static Fault>> {
+    for slug in only {
+        match faults::all().find(|fault| fault.slug == *slug) {
+            None => bail!("there is no fault `{slug}`; `cargo xtask faults --list` shows all"),
+            Some(fault) if fault.machine && !machine => bail!("`{slug}` needs --machine"),
+            Some(_) => {}
+        }
     }
-    Ok(faults::all().filter(|fault| only.is_empty() || only.iter().any(|slug| slug == fault.slug)).collect())
+    let named = |fault: &&Fault| only.is_empty() || only.iter().any(|slug| slug == fault.slug);
+    Ok(faults::all().filter(|fault| machine || !fault.machine).filter(named).collect())
 }

@@ -10,6 +10,7 @@ mod power;
 mod process;
 mod report;
 mod scene;
+mod watchdog;
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::{
     workload::{
         self, Settings, Workload,
         append::{self, Appends},
-        probe::{self, Kind, Probe},
+        probe::{self, Act, Probe},
     },
 };
 
@@ -45,6 +46,8 @@ pub struct Fault {
     pub name: &'static str,
     /// Played by every test run, not only by `cargo xtask faults`.
     pub essential: bool,
+    /// Needs a database on a virtual machine with a kernel watchdog.
+    pub machine: bool,
     patience: Patience,
     play: fn(&Scene<'_>) -> Result<String>,
 }
@@ -107,14 +110,16 @@ impl std::fmt::Display for Outcome {
 
 /// Every fault, those of every test run first in each group.
 pub fn all() -> impl Iterator<Item = &'static Fault> {
-    [power::FAULTS, network::FAULTS, process::FAULTS, operator::FAULTS, ensemble::FAULTS, crossing::FAULTS]
-        .into_iter()
-        .flatten()
+    let groups = [power::FAULTS, network::FAULTS, process::FAULTS, operator::FAULTS, ensemble::FAULTS];
+    groups.into_iter().chain([crossing::FAULTS, watchdog::FAULTS]).flatten()
 }
 
 impl Fault {
     /// Plays it on a complete cluster; an error when a promise was broken.
     pub fn play(&self, cluster: &Cluster<'_>) -> Result<Outcome> {
+        if self.machine {
+            watchdog::prepare(cluster)?;
+        }
         let before = cluster.await_complete(CONVERGED)?;
         let hosts = DATABASES.iter().map(|name| cluster.host(name)).collect::<Result<Vec<_>>>()?;
         let probe = Probe::start(&cluster.balancer, &hosts)?;
@@ -142,7 +147,7 @@ impl Fault {
         Error::unless(workload.longest_gap < self.patience.gap(), || {
             format!("nothing could be written for too long:\n{workload}")
         })?;
-        let allowed = |kind| if kind == Kind::Takes { self.patience.twofold() } else { 0.0 };
+        let allowed = |kind| if kind == Act::Takes { self.patience.twofold() } else { 0.0 };
         let bad = probe.overlaps.iter().find(|overlap| overlap.seconds > allowed(overlap.kind));
         Error::unless(bad.is_none(), || format!("two at once: {}", bad.map(ToString::to_string).unwrap_or_default()))
     }

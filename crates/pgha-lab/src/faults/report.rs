@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Fault, Outcome};
-use crate::workload::probe::Kind;
+use crate::workload::probe::Act;
 
 /// One fault of a run.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -72,8 +72,8 @@ impl Report {
                         appends.acknowledged,
                         appends.reads,
                         appends.anomalies.len(),
-                        probe.twofold(Kind::Acknowledges),
-                        probe.twofold(Kind::Takes),
+                        probe.twofold(Act::Acknowledges),
+                        probe.twofold(Act::Takes),
                     )
                 }
                 (None, error) => {

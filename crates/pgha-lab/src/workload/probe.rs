@@ -41,7 +41,7 @@ const ACKNOWLEDGE: &str = "insert into pgha_probe values (clock_timestamp()) \
 /// What was looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum Act {
     /// The server takes writes.
     Takes,
     /// It acknowledges them.
@@ -51,7 +51,7 @@ pub enum Kind {
 /// A look that found a server that writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sighting {
-    kind: Kind,
+    kind: Act,
     host: String,
     timeline: u32,
     /// The server did it at some moment from here
@@ -64,7 +64,7 @@ struct Sighting {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Overlap {
     /// What both did.
-    pub kind: Kind,
+    pub kind: Act,
     /// The one on the older timeline, and that timeline.
     pub old: (String, u32),
     /// The other one.
@@ -76,8 +76,8 @@ pub struct Overlap {
 impl fmt::Display for Overlap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
-            Kind::Takes => "took writes",
-            Kind::Acknowledges => "acknowledged writes",
+            Act::Takes => "took writes",
+            Act::Acknowledges => "acknowledged writes",
         };
         write!(
             f,
@@ -98,7 +98,7 @@ pub struct Report {
 
 impl Report {
     /// How long two servers did this at once, in seconds; 0 is what must be.
-    pub fn twofold(&self, kind: Kind) -> f64 {
+    pub fn twofold(&self, kind: Act) -> f64 {
         self.overlaps.iter().filter(|overlap| overlap.kind == kind).map(|overlap| overlap.seconds).fold(0.0, f64::max)
     }
 }
@@ -125,8 +125,8 @@ impl Probe {
             let look = move || {
                 runtime()?.block_on(async {
                     tokio::join!(
-                        look(&host, &server, Kind::Takes, &seen, stopped.clone()),
-                        look(&host, &server, Kind::Acknowledges, &seen, stopped.clone())
+                        look(&host, &server, Act::Takes, &seen, stopped.clone()),
+                        look(&host, &server, Act::Acknowledges, &seen, stopped.clone())
                     );
                 });
                 Ok(())
@@ -150,7 +150,7 @@ impl Probe {
     }
 }
 
-async fn look(host: &Host, server: &Server, kind: Kind, seen: &Mutex<Vec<Sighting>>, mut stop: watch::Receiver<bool>) {
+async fn look(host: &Host, server: &Server, kind: Act, seen: &Mutex<Vec<Sighting>>, mut stop: watch::Receiver<bool>) {
     let mut connected: Option<Connected> = None;
     while !told_to_stop(&mut stop) {
         if connected.is_none() {
@@ -178,12 +178,12 @@ async fn look(host: &Host, server: &Server, kind: Kind, seen: &Mutex<Vec<Sightin
 }
 
 /// The timeline on which the server took the row; `None` on a standby.
-async fn insert(connected: &Connected, kind: Kind) -> Result<Option<u32>, tokio_postgres::Error> {
+async fn insert(connected: &Connected, kind: Act) -> Result<Option<u32>, tokio_postgres::Error> {
     let first = |messages: Vec<_>| rows(&messages).first().and_then(|row| row.first().cloned().flatten());
     if first(connected.client.simple_query(IS_STANDBY).await?).as_deref() != Some("f") {
         return Ok(None);
     }
-    let statement = if kind == Kind::Takes { TAKE } else { ACKNOWLEDGE };
+    let statement = if kind == Act::Takes { TAKE } else { ACKNOWLEDGE };
     let timeline = first(connected.client.simple_query(statement).await?);
     Ok(timeline.and_then(|digits| u32::from_str_radix(&digits, 16).ok()))
 }
@@ -197,7 +197,7 @@ fn lock(seen: &Mutex<Vec<Sighting>>) -> MutexGuard<'_, Vec<Sighting>> {
 /// a timeline begins with a promotion, and those before it must have ended by then.
 fn judge(seen: &[Sighting]) -> Report {
     let mut overlaps = Vec::new();
-    for kind in [Kind::Takes, Kind::Acknowledges] {
+    for kind in [Act::Takes, Act::Acknowledges] {
         let mut servers: BTreeMap<(u32, &str), (Instant, Instant)> = BTreeMap::new();
         for sighting in seen.iter().filter(|sighting| sighting.kind == kind) {
             let place = servers.entry((sighting.timeline, &sighting.host));
@@ -226,7 +226,7 @@ mod tests {
 
     fn sighting(start: Instant, host: &str, timeline: u32, begun: u64, ended: u64) -> Sighting {
         let at = |millis| start + Duration::from_millis(millis);
-        Sighting { kind: Kind::Takes, host: host.to_owned(), timeline, begun: at(begun), ended: at(ended) }
+        Sighting { kind: Act::Takes, host: host.to_owned(), timeline, begun: at(begun), ended: at(ended) }
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
         let now = Instant::now();
         let report = judge(&[sighting(now, "b", 2, 20, 30), sighting(now, "a", 1, 50, 60)]);
         assert_eq!(report.overlaps.len(), 1);
-        assert!((report.twofold(Kind::Takes) - 0.02).abs() < 1e-9);
+        assert!((report.twofold(Act::Takes) - 0.02).abs() < 1e-9);
         assert_eq!(
             report.overlaps[0].to_string(),
             "a took writes on timeline 1 0.020 s after b had done so on timeline 2"
