@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// An emulated host boots for minutes beside others that work, and catches up after that.
-const BACK: Duration = Duration::from_mins(8);
+pub(super) const BACK: Duration = Duration::from_mins(8);
 /// The units without which nobody on the host ends Postgres. systemd stands still as a whole, or it would start the others
 /// anew; all of it is one command, because nobody can log in afterwards.
 const FREEZE: &str = "for unit in system.slice/pgha-guard.service system.slice/pgha-agent.service init.scope; do \
@@ -55,7 +55,6 @@ fn frozen(scene: &Scene<'_>) -> Result<String> {
         })
     })?;
     let back = begun.elapsed().as_secs_f64();
-    scene.cluster.await_complete(BACK)?;
     Ok(format!("{told}, {} was reset and is back after {back:.0} s", host.name()))
 }
 
