@@ -1,22 +1,23 @@
 //! Clients that write without pause while hosts fail, and the count of what they were promised.
 
-pub mod append;
-
+mod clients;
 mod ledger;
-pub mod probe;
 mod writer;
+
+pub mod append;
+pub mod probe;
 
 use std::{
     collections::HashSet,
     fmt,
     sync::Arc,
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::task::JoinSet;
 
-use self::ledger::Ledger;
+use self::{clients::Clients, ledger::Ledger};
 use crate::{
     Error, Result, netns,
     sql::{Server, runtime},
@@ -107,8 +108,7 @@ pub struct Workload {
     settings: Settings,
     run: String,
     ledger: Arc<Ledger>,
-    stop: watch::Sender<bool>,
-    thread: JoinHandle<Result<()>>,
+    clients: Clients,
 }
 
 impl Workload {
@@ -121,10 +121,9 @@ impl Workload {
         )?;
         let run = format!("{:x}", nanoseconds());
         let ledger = Arc::new(Ledger::new());
-        let (stop, stopped) = watch::channel(false);
-        let thread = thread::Builder::new().name("workload".to_owned()).spawn({
+        let clients = Clients::start("workload", {
             let (settings, run, ledger) = (settings.clone(), run.clone(), Arc::clone(&ledger));
-            move || {
+            move |stopped| {
                 netns::enter()?;
                 runtime()?.block_on(async {
                     let mut writers = JoinSet::new();
@@ -141,9 +140,8 @@ impl Workload {
                 });
                 Ok(())
             }
-        });
-        let thread = thread.map_err(|source| Error::Io { what: "starting the workload".to_owned(), source })?;
-        Ok(Self { settings, run, ledger, stop, thread })
+        })?;
+        Ok(Self { settings, run, ledger, clients })
     }
 
     /// How many rows are acknowledged by now.
@@ -158,36 +156,16 @@ impl Workload {
 
     /// Waits until `count` more rows are acknowledged.
     pub fn await_more(&self, count: usize, limit: Duration) -> Result<()> {
-        let started = Instant::now();
-        let goal = self.acknowledged() + count;
-        while self.acknowledged() < goal {
-            if started.elapsed() > limit || self.thread.is_finished() {
-                return Err(Error::Timeout {
-                    what: format!("{count} more acknowledged rows"),
-                    waited: limit,
-                    hint: self.ledger.last_error().unwrap_or_default(),
-                });
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
+        let ledger = &self.ledger;
+        self.clients.await_more((count, "rows"), limit, || ledger.acknowledged(), || ledger.last_error())
     }
 
     /// Stops the clients, reads the table back and compares.
     pub fn finish(self) -> Result<Report> {
-        self.stop.send_replace(true);
-        match self.thread.join() {
-            Ok(result) => result?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        self.clients.end()?;
         let rows = read_back(&self.settings.server, &self.run)?;
         Ok(self.ledger.settle(&rows))
     }
-}
-
-/// Whether somebody has said to stop, or nobody is left who could.
-fn told_to_stop(stop: &mut watch::Receiver<bool>) -> bool {
-    stop.has_changed().is_err() || *stop.borrow_and_update()
 }
 
 /// A writer's number and the row's number.

@@ -9,15 +9,14 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, time::timeout};
 
-use super::told_to_stop;
+use super::clients::{Clients, told_to_stop};
 use crate::{
-    Error, Host, Result,
+    Host, Result,
     sql::{Connected, Server, rows, runtime},
 };
 
@@ -107,8 +106,7 @@ impl Report {
 #[derive(Debug)]
 pub struct Probe {
     seen: Arc<Mutex<Vec<Sighting>>>,
-    stop: watch::Sender<bool>,
-    threads: Vec<JoinHandle<Result<()>>>,
+    clients: Vec<Clients>,
 }
 
 impl Probe {
@@ -116,13 +114,10 @@ impl Probe {
     pub fn start(server: &Server, hosts: &[Host]) -> Result<Self> {
         server.query(TABLE, STATEMENT)?;
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (stop, stopped) = watch::channel(false);
-        let mut threads = Vec::new();
-        for host in hosts {
+        let start = |host: &Host| {
             let server = server.at(SocketAddr::from((host.address(), server.address.port())));
-            let (host, seen, stopped) = (host.clone(), Arc::clone(&seen), stopped.clone());
-            let thread = thread::Builder::new().name(format!("probe {}", host.name()));
-            let look = move || {
+            let (host, seen) = (host.clone(), Arc::clone(&seen));
+            Clients::start("probe", move |stopped| {
                 runtime()?.block_on(async {
                     tokio::join!(
                         look(&host, &server, Act::Takes, &seen, stopped.clone()),
@@ -130,21 +125,16 @@ impl Probe {
                     );
                 });
                 Ok(())
-            };
-            let thread = thread.spawn(look);
-            threads.push(thread.map_err(|source| Error::Io { what: "starting the probe".to_owned(), source })?);
-        }
-        Ok(Self { seen, stop, threads })
+            })
+        };
+        let clients = hosts.iter().map(start).collect::<Result<_>>()?;
+        Ok(Self { seen, clients })
     }
 
     /// Stops looking and says what was seen.
     pub fn finish(self) -> Result<Report> {
-        self.stop.send_replace(true);
-        for thread in self.threads {
-            match thread.join() {
-                Ok(result) => result?,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+        for clients in self.clients {
+            clients.end()?;
         }
         Ok(judge(&lock(&self.seen)))
     }

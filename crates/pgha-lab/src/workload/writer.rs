@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{sync::watch, time::timeout};
 use tokio_postgres::{Statement, error::SqlState};
 
-use super::{Settings, ledger::Ledger, told_to_stop};
+use super::{Settings, clients::told_to_stop, ledger::Ledger};
 use crate::{Result, sql::Connected};
 
 const INSERT: &str = "insert into pgha_workload (run, writer, seq) values ($1, $2, $3)";

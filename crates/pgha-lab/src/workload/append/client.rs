@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Result,
     sql::Connected,
-    workload::{Settings, told_to_stop, writer::is_refusal},
+    workload::{Settings, clients::told_to_stop, writer::is_refusal},
 };
 
 /// Waits for the row's lock and shows what it has made of the newest list: atomic for the list, in one statement.

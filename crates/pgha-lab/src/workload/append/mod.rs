@@ -22,7 +22,6 @@ use std::{
     collections::HashMap,
     fmt,
     sync::Arc,
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -36,9 +35,9 @@ use self::{
     history::{History, Recorder},
     keys::Keys,
 };
-use super::{COUNT, STATEMENT, Settings, nanoseconds};
+use super::{COUNT, STATEMENT, Settings, clients::Clients, nanoseconds};
 use crate::{
-    Error, Result, netns,
+    Result, netns,
     sql::{Server, runtime},
 };
 
@@ -132,8 +131,7 @@ pub struct Appends {
     network: Network,
     run: String,
     recorder: Arc<Recorder>,
-    stop: watch::Sender<bool>,
-    thread: JoinHandle<Result<()>>,
+    clients: Clients,
 }
 
 impl Appends {
@@ -151,17 +149,15 @@ impl Appends {
         network.ask(prepare(&settings.server))?;
         let run = format!("{:x}", nanoseconds());
         let recorder = Arc::new(Recorder::new());
-        let (stop, stopped) = watch::channel(false);
-        let thread = thread::Builder::new().name("appends".to_owned()).spawn({
+        let clients = Clients::start("appends", {
             let (settings, run, recorder) = (settings.clone(), run.clone(), Arc::clone(&recorder));
-            move || {
+            move |stopped| {
                 network.enter()?;
                 runtime()?.block_on(drive(&settings, &run, &recorder, &stopped));
                 Ok(())
             }
-        });
-        let thread = thread.map_err(|source| Error::Io { what: "starting the appends".to_owned(), source })?;
-        Ok(Self { settings, network, run, recorder, stop, thread })
+        })?;
+        Ok(Self { settings, network, run, recorder, clients })
     }
 
     /// How many appends are acknowledged by now.
@@ -171,28 +167,13 @@ impl Appends {
 
     /// Waits until `count` more appends are acknowledged.
     pub fn await_more(&self, count: usize, limit: Duration) -> Result<()> {
-        let started = Instant::now();
-        let goal = self.acknowledged() + count;
-        while self.acknowledged() < goal {
-            if started.elapsed() > limit || self.thread.is_finished() {
-                return Err(Error::Timeout {
-                    what: format!("{count} more acknowledged appends"),
-                    waited: limit,
-                    hint: self.recorder.last_error().unwrap_or_default(),
-                });
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
+        let recorder = &self.recorder;
+        self.clients.await_more((count, "appends"), limit, || recorder.acknowledged(), || recorder.last_error())
     }
 
     /// Stops the clients, reads the lists back and checks the history.
     pub fn finish(self) -> Result<Report> {
-        self.stop.send_replace(true);
-        match self.thread.join() {
-            Ok(result) => result?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        self.clients.end()?;
         let seconds = self.recorder.now().as_secs_f64();
         let kept = self.network.ask(read_back(&self.settings.server, &self.run))?;
         Ok(Report::new(&self.recorder.history(), &kept, seconds))
