@@ -615,6 +615,16 @@ pub struct PeerAnswers {
     pub asked: Instant,
     /// Position of each that answered.
     pub positions: BTreeMap<NodeName, PeerPosition>,
+    /// Those that were asked and did not.
+    #[serde(default)]
+    pub silent: BTreeSet<NodeName>,
+}
+
+impl PeerAnswers {
+    /// Whether it was asked, with or without an answer.
+    pub fn covers(&self, name: &NodeName) -> bool {
+        self.positions.contains_key(name) || self.silent.contains(name)
+    }
 }
 
 /// How far a member is.

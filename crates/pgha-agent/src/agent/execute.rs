@@ -319,9 +319,10 @@ impl Agent {
             let complete = status.position_complete;
             Some((name.clone(), PeerPosition { timeline, position, complete, looked, can_lead: status.can_lead }))
         });
-        let positions = join_all(answers).await.into_iter().flatten().collect();
-        tracing::info!(?positions, "asked the other members");
-        self.peers = Some(PeerAnswers { asked, positions });
+        let positions: BTreeMap<_, _> = join_all(answers).await.into_iter().flatten().collect();
+        let silent = names.iter().filter(|name| !positions.contains_key(*name)).cloned().collect();
+        tracing::info!(?positions, ?silent, "asked the other members");
+        self.peers = Some(PeerAnswers { asked, positions, silent });
     }
 
     async fn write_failsafe(

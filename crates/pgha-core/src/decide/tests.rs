@@ -221,9 +221,40 @@ fn rivals_are_asked_and_the_one_ahead_wins() {
             looked: NOW,
             can_lead: true,
         };
-        obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), position)].into() });
+        obs.peers =
+            Some(PeerAnswers { asked: NOW, positions: [(name("peer"), position)].into(), ..PeerAnswers::default() });
         assert_eq!(said(&obs)[0], expected);
     }
+}
+
+/// Found by seed 3000001815: an operator's choice lost its power before its timeline began, and nobody could ever lead.
+#[test]
+fn whom_an_operator_made_the_leader_leads_again_though_its_timeline_is_older() {
+    let mut all = cluster(None);
+    all.epoch.leader = Some(name("me"));
+    all.sync = SyncRecord { leader: Some(name("me")), standbys: BTreeSet::new(), ..all.sync };
+    all.history = History { newest: Some(Timeline(2)), ..History::default() };
+    let vacant =
+        |millis| Memory { vacant_since: Some(NOW - Millis(millis)), vacant_after: Some(Epoch(3)), ..Memory::default() };
+    for (begun_by, millis, code) in
+        [("peer", 100_000, "taking_leadership"), ("peer", 100, "stale_timeline"), ("me", 100_000, "stale_timeline")]
+    {
+        all.history.begun_by = [(Timeline(2), name(begun_by))].into();
+        let obs = observe(all.clone(), standby());
+        assert_eq!(decide(&settings(), &vacant(millis), &obs).reason.code(), code, "{begun_by} {millis}");
+    }
+}
+
+/// Its znode came back after the others were asked.
+#[test]
+fn a_rival_that_was_not_asked_is_asked_before_anybody_takes_over() {
+    let mut all = cluster(None);
+    all.config = Some(ClusterSettings::default());
+    let mut obs = observe(all, standby());
+    obs.peers = Some(PeerAnswers { asked: NOW, ..PeerAnswers::default() });
+    assert_eq!(said(&obs), ["asking_peers", "AskPeers"]);
+    obs.peers = Some(PeerAnswers { asked: NOW, silent: [name("peer")].into(), ..PeerAnswers::default() });
+    assert_eq!(said(&obs)[0], "taking_leadership");
 }
 
 #[test]
@@ -319,7 +350,8 @@ fn a_standby_that_gets_nothing_from_a_leader_that_answers_climbs_the_ladder() {
         let position =
             PeerPosition { timeline: Timeline(1), position: Lsn(2000), complete: true, looked: NOW, can_lead: true };
         let positions = if answers { [(name("peer"), position)].into() } else { BTreeMap::new() };
-        obs.peers = Some(PeerAnswers { asked: now, positions });
+        let silent = if answers { BTreeSet::new() } else { [name("peer")].into() };
+        obs.peers = Some(PeerAnswers { asked: now, positions, silent });
         let decision = decide(&settings(), rung, &obs);
         *rung = decision.memory;
         decision.reason.code()
@@ -619,7 +651,7 @@ prop_compose! {
             peers: peers.map(|positions| PeerAnswers { asked: NOW, positions: positions.into_iter()
                 .map(|(name, (timeline, lsn))| {
                     (name, PeerPosition { timeline: Timeline(timeline), position: Lsn(lsn), complete: true, looked: NOW, can_lead: true })
-                }).collect() }),
+                }).collect(), ..PeerAnswers::default() }),
             watchdog,
             guard_alive,
             request,
@@ -817,7 +849,8 @@ fn a_quorum_is_counted_in_fresh_answers_of_voters_that_are_not_ahead() {
         (at(1001, NOW), "no_quorum"),
         (PeerPosition { complete: false, ..at(900, NOW) }, "no_quorum"),
     ] {
-        obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), peer)].into() });
+        obs.peers =
+            Some(PeerAnswers { asked: NOW, positions: [(name("peer"), peer)].into(), ..PeerAnswers::default() });
         assert_eq!(decide(&settings(), &memory, &obs).reason.code(), code, "{peer:?}");
     }
 }
@@ -830,7 +863,11 @@ fn a_peer_that_is_ahead_and_cannot_lead_is_not_waited_for() {
         |can_lead| PeerPosition { timeline: Timeline(1), position: Lsn(2000), complete: true, looked: NOW, can_lead };
     let mut obs = observe(all, standby());
     for (can_lead, code) in [(true, "peer_ahead"), (false, "taking_leadership")] {
-        obs.peers = Some(PeerAnswers { asked: NOW, positions: [(name("peer"), ahead(can_lead))].into() });
+        obs.peers = Some(PeerAnswers {
+            asked: NOW,
+            positions: [(name("peer"), ahead(can_lead))].into(),
+            ..PeerAnswers::default()
+        });
         assert_eq!(said(&obs)[0], code);
     }
 }

@@ -138,7 +138,12 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
     if synchronous && !forced && !in_sync {
         return view.say(Reason::NotSynchronous, vec![]);
     }
-    if running.timeline < cluster.history.timeline() && !forced {
+    // Whom an operator has made the leader over the head of the newest timeline, and who was lost before its own began:
+    // nobody else may lead by the record. A restartpoint that is ordered has its time before that.
+    let on_record = synchronous && led_last && cluster.sync.leader.as_ref() == Some(view.me());
+    let begun_by = cluster.history.begun_by.get(&cluster.history.timeline());
+    let overruled = on_record && begun_by.is_some_and(|beginner| beginner != view.me()) && !patience;
+    if running.timeline < cluster.history.timeline() && !forced && !overruled {
         // A standby that was restarted shows the timeline of its last restartpoint, not the one it has replayed.
         let actions = view.checkpoint(cluster.history.timeline()).into_iter().collect();
         return view.say(Reason::StaleTimeline, actions).within(Millis(500));
@@ -157,6 +162,8 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         let fresh = view.obs.peers.as_ref().filter(|peers| {
             view.memory.vacant_since.is_some_and(|since| peers.asked >= since)
                 && view.now().since(peers.asked) < freshness
+                // One that has announced itself since may be ahead, and was not asked.
+                && rivals.iter().all(|rival| peers.covers(rival))
         });
         let Some(answers) = fresh else {
             return view.say(Reason::AskingPeers, vec![Action::AskPeers(rivals)]).within(Millis(500));

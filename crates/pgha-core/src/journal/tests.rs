@@ -88,7 +88,11 @@ fn observation(role: Role) -> Observation {
         past: Past { promoted_to: Some(Timeline(2)), led_in: Some(Epoch(3)), ..Past::default() },
         job: Some(RunningJob { kind: JobKind::Clone, since: Instant(1), writes: true }),
         ended: Some(EndedJob { kind: JobKind::Rewind, outcome: Outcome::Impossible("x".to_owned()) }),
-        peers: Some(PeerAnswers { asked: Instant(5), positions: [(name("db-2"), position)].into() }),
+        peers: Some(PeerAnswers {
+            asked: Instant(5),
+            positions: [(name("db-2"), position)].into(),
+            silent: [name("db-3")].into(),
+        }),
         watchdog: Watchdog::Armed,
         guard_alive: true,
         request: Some(Request::Reinitialize),

@@ -541,6 +541,7 @@ impl World {
     /// Asked members have answered, or their time is over.
     pub(crate) fn peers_asked(&mut self, who: Who, id: u32, asked: &[usize], since: Time) {
         let mut positions = std::collections::BTreeMap::new();
+        let mut silent: std::collections::BTreeSet<_> = asked.iter().map(|peer| self.names[*peer].clone()).collect();
         for peer in asked {
             let reachable = self.network.talks(who.host, *peer);
             let host = &self.hosts[*peer];
@@ -564,7 +565,8 @@ impl World {
         if deaf {
             positions.clear();
         }
-        agent.peers = Some(PeerAnswers { asked: since, positions });
+        silent.retain(|name| !positions.contains_key(name));
+        agent.peers = Some(PeerAnswers { asked: since, positions, silent });
         self.act(who);
     }
 }
