@@ -523,12 +523,31 @@ pub struct Standby {
     pub streaming: bool,
     /// The member it is configured to stream from.
     pub upstream: Option<NodeName>,
+    /// Whether it may get WAL from anybody.
+    #[serde(default)]
+    pub tie: Tie,
     /// Its replication slots.
     pub slots: Slots,
     /// It has come onto a timeline that its control file does not show yet.
     pub checkpoint_pending: bool,
     /// Somebody has paused the replay.
     pub paused: bool,
+}
+
+/// What ties a standby to whom it streams from.
+///
+/// Only the startup process starts walreceivers, by its own copy of `primary_conninfo`. It takes the setting when it waits
+/// for WAL, but not while it runs `restore_command` (`WaitForWALToBecomeAvailable`, Postgres 15); a query shows its own copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tie {
+    /// `primary_conninfo` names somebody, or a walreceiver is there.
+    #[default]
+    Bound,
+    /// Neither is the case, but the startup process is at work: it may not know yet.
+    Loose,
+    /// Neither is the case, and the startup process waits for WAL.
+    Free,
 }
 
 impl Standby {
@@ -638,6 +657,9 @@ pub struct PeerPosition {
     pub complete: bool,
     /// When it looked, at the earliest; on the clock of who asked.
     pub looked: Instant,
+    /// It had left whom it streamed from, for good.
+    #[serde(default)]
+    pub detached: bool,
     /// Nothing keeps it from leading but others.
     pub can_lead: bool,
 }

@@ -183,6 +183,8 @@ reasons! {
     /// No leader.
     AskingPeers = "asking_peers", Change, "there is no leader: asking the others how far they are";
     /// No leader.
+    Detaching = "detaching", Change, "there is no leader: leaving the last one, so that I can vote";
+    /// No leader.
     PeerAhead { peer: NodeName } = "peer_ahead", Calm, "there is no leader; {peer} has more WAL than I have";
     /// No leader.
     PeerPreferred { peer: NodeName } = "peer_preferred", Calm, "there is no leader; {peer} has as much as I have and a greater failover_priority";

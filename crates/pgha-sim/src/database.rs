@@ -184,6 +184,7 @@ impl World {
             server.primary = true;
             server.receiver = None;
             server.upstream = None;
+            server.follows = None;
             server.defined = names.is_defined();
             server.shown = names;
         }
@@ -280,13 +281,27 @@ impl World {
         self.nudge(who.host);
     }
 
-    /// A standby is told whom to stream from.
+    /// A standby is told whom to stream from; its startup process takes it when it gets round to it.
     pub(crate) fn follow(&mut self, host: usize, upstream: Option<usize>) {
-        if let Some(server) = &mut self.hosts[host].pg.server {
-            if server.upstream != upstream {
-                server.receiver = None;
-            }
-            server.upstream = upstream;
+        let now = self.now;
+        let soon = self.between(1, 100);
+        let restores = if self.rng.u8(0..8) == 0 { self.between(100, 4000) } else { Span(0) };
+        let Some(server) = &mut self.hosts[host].pg.server else { return };
+        server.upstream = upstream;
+        if server.receiver.is_none() {
+            server.restores_until = server.restores_until.max(now + restores);
+        }
+        let at = server.restores_until.max(now) + soon;
+        let who = Who { host, start: server.number };
+        self.queue.push(at, Event::Follow(who));
+    }
+
+    /// The startup process takes the setting.
+    pub(crate) fn follows(&mut self, who: Who) {
+        let Some(server) = self.server(who) else { return };
+        if server.follows != server.upstream {
+            server.follows = server.upstream;
+            server.receiver = None;
         }
     }
 
@@ -305,7 +320,7 @@ impl World {
         if at.frozen_until > now || server.stuck_until > now {
             return;
         }
-        let (receiver, heard, upstream) = (server.receiver, server.heard, server.upstream);
+        let (receiver, heard, upstream) = (server.receiver, server.heard, server.follows);
         match receiver {
             Some((from, number)) => {
                 let alive = self.hosts[from]

@@ -113,6 +113,8 @@ pub enum Event {
         /// Which of its waits (counted with its writes).
         id: u32,
     },
+    /// The startup process of a standby takes a new `primary_conninfo`.
+    Follow(Who),
     /// A slow action goes on.
     Job {
         /// The agent.

@@ -283,20 +283,23 @@ impl World {
             Moment::Stop => "struck at a handover",
             Moment::Bid => "struck while reaching for the leadership",
         });
-        let fault = match strike {
-            Strike::Power => Fault::Power(host),
-            Strike::Freeze => Fault::Freeze(host),
-            Strike::Isolate => Fault::Isolate(host),
-            Strike::KillAgent => Fault::KillAgent(host),
-            Strike::LoseZooKeeper => Fault::LoseZooKeeper(host),
-        };
-        // It goes on as a fault of its own.
         // A process that is killed at the very moment leaves other things behind than one that has a moment more.
-        let longest = match strike {
-            Strike::LoseZooKeeper => 0,
-            Strike::KillAgent => 4,
-            _ => 400,
-        };
+        match strike {
+            Strike::Power => self.strike(Fault::Power(host), 400),
+            Strike::Freeze => self.strike(Fault::Freeze(host), 400),
+            Strike::Isolate => self.strike(Fault::Isolate(host), 400),
+            Strike::KillAgent => self.strike(Fault::KillAgent(host), 4),
+            Strike::LoseZooKeeper => self.strike(Fault::LoseZooKeeper(host), 0),
+            Strike::BlindOthers => {
+                for other in (0..self.scenario.members).filter(|other| *other != host) {
+                    self.strike(Fault::LoseZooKeeper(other), 0);
+                }
+            }
+        }
+    }
+
+    /// A fault that was not planned, within `longest` milliseconds.
+    fn strike(&mut self, fault: Fault, longest: u64) {
         let at = self.now + self.between(0, longest);
         let lasts = self.between(500, 25_000);
         self.scenario.faults.push(Planned { at, lasts, fault });

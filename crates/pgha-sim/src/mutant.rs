@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use pgha_core::action::{Action, StartAs};
 use pgha_core::decide::Decision;
-use pgha_core::observation::{Dcs, Initialize, Observation, Postgres, Primary, Role};
+use pgha_core::observation::{Dcs, Initialize, Observation, Postgres, Primary, Role, Tie};
 use pgha_core::reason::Reason;
 use pgha_core::sync::Form;
 
@@ -62,6 +62,8 @@ pub enum Mutant {
     BelieveIncompleteAnswers,
     /// A setting counts as applied as soon as a query shows it.
     BelieveShownSetting,
+    /// A voter goes on streaming from the old primary.
+    StayBound,
 }
 
 impl Mutant {
@@ -101,6 +103,13 @@ impl Mutant {
             Self::BelieveIncompleteAnswers => {
                 if let Some(peers) = &mut observation.peers {
                     peers.positions.values_mut().for_each(|peer| peer.complete = true);
+                }
+            }
+            Self::StayBound => {
+                if let Postgres::Running(running) = &mut observation.postgres
+                    && let Role::Standby(standby) = &mut running.role
+                {
+                    standby.tie = Tie::Free;
                 }
             }
             Self::BelieveShownSetting => {

@@ -52,6 +52,8 @@ pub enum Strike {
     KillAgent,
     /// What it sends to ZooKeeper waits in its sockets.
     LoseZooKeeper,
+    /// The other members hear nothing more of ZooKeeper.
+    BlindOthers,
 }
 
 /// Something that happens to the cluster, for a while.
@@ -289,6 +291,18 @@ impl Scenario {
                 let standby = Fault::KillPostgres(rng.usize(0..members));
                 faults.push(Planned { at: at + Span::millis(200), lasts: Span(1), fault: standby });
                 faults.push(Planned { at, lasts: longest, fault: Fault::Ambush(Moment::SyncRecord, Strike::Power) });
+            }
+        }
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0004);
+        if more > 0 && settings.synchrony == Synchrony::Quorum {
+            // A primary that stood still goes on when another has been voted for, and the voter has heard nothing of that.
+            for _ in 0..4 {
+                let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
+                let longest = Span(CALM.since(at).0 - 1);
+                let lasts = Span::millis(Timing::of(profile).ttl.0 + rng.u64(0..2000)).min(longest);
+                faults.push(Planned { at, lasts, fault: Fault::Freeze(LEADER) });
+                let ambush = Fault::Ambush(Moment::Bid, Strike::BlindOthers);
+                faults.push(Planned { at, lasts: longest, fault: ambush });
             }
         }
         faults.sort_by_key(|planned| planned.at);

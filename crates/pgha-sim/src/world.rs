@@ -323,9 +323,11 @@ impl World {
             | Event::Answer { server, .. }
             | Event::Apply { server, .. }
             | Event::Report { server, .. } => host(*server),
-            Event::Started(who) | Event::Promoted(who) | Event::Setting { who, .. } | Event::Checkpointed(who) => {
-                host(who.host).max(self.stuck_until(who.host))
-            }
+            Event::Started(who)
+            | Event::Promoted(who)
+            | Event::Setting { who, .. }
+            | Event::Follow(who)
+            | Event::Checkpointed(who) => host(who.host).max(self.stuck_until(who.host)),
             Event::Ship { to, .. } | Event::Confirm { to, .. } => host(to.host).max(self.stuck_until(to.host)),
             Event::Commit { host: at, .. } => host(*at).max(self.stuck_until(*at)),
             Event::Died(who) | Event::Hung(who) => host(who.host),
@@ -384,6 +386,7 @@ impl World {
             Event::Died(who) => self.died(who),
             Event::Promoted(who) => self.promoted(who),
             Event::Setting { who, setting, taker } => self.take_setting(who, setting, taker),
+            Event::Follow(who) => self.follows(who),
             Event::Ship { from, to, lsn } => self.shipped(from, to, lsn),
             Event::Confirm { from, to, lsn } => self.confirmed(from, to, lsn),
             Event::Stream { member } => self.stream(member),

@@ -316,8 +316,8 @@ impl Agent {
             // It looked so long before it answered, and it answered after it was asked.
             let looked = asked - Millis(status.looked_ms_ago?);
             let (timeline, position) = (status.timeline?, status.position?);
-            let complete = status.position_complete;
-            Some((name.clone(), PeerPosition { timeline, position, complete, looked, can_lead: status.can_lead }))
+            let (complete, detached, can_lead) = (status.position_complete, status.detached, status.can_lead);
+            Some((name.clone(), PeerPosition { timeline, position, complete, looked, detached, can_lead }))
         });
         let positions: BTreeMap<_, _> = join_all(answers).await.into_iter().flatten().collect();
         let silent = names.iter().filter(|name| !positions.contains_key(*name)).cloned().collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgha_client::Client;
 use pgha_core::config::{Config, join_host_port};
 use pgha_core::lsn::Timeline;
-use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running, Standby};
+use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running};
 use pgha_core::time::Instant;
 use pgha_core::wire::{self, ClusterConfig};
 use tokio::sync::Notify;
@@ -257,21 +257,7 @@ impl Eye {
         self.memory.was_primary = matches!(heartbeat.role, RoleSeen::Primary(_));
         let role = match &heartbeat.role {
             RoleSeen::Primary(primary) => Role::Primary(primary.clone()),
-            RoleSeen::Standby {
-                received, replayed, complete, streaming, slots, checkpoint_pending, paused, ..
-            } => {
-                Role::Standby(Standby {
-                    received: *received,
-                    replayed: *replayed,
-                    complete: *complete,
-                    streaming: *streaming,
-                    slots: slots.clone(),
-                    checkpoint_pending: *checkpoint_pending,
-                    paused: *paused,
-                    // Which member that is follows from the cluster's documents.
-                    upstream: None,
-                })
-            }
+            RoleSeen::Standby { standby, .. } => Role::Standby(standby.clone()),
         };
         let running = Running { system_id: heartbeat.system_id, timeline, role };
         (Postgres::Running(Box::new(running)), Some(heartbeat))

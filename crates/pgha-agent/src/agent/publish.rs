@@ -66,6 +66,8 @@ pub(crate) struct Position {
     pub(crate) lsn: Lsn,
     /// There is no more WAL than this on its disk.
     pub(crate) complete: bool,
+    /// It has left whom it streamed from.
+    pub(crate) detached: bool,
     /// Just before it looked.
     pub(crate) looked: Instant,
 }
@@ -162,7 +164,11 @@ impl Agent {
             position: seen.heartbeat.as_ref().zip(timeline).map(|(heartbeat, timeline)| Position {
                 timeline,
                 lsn: xlog(heartbeat).furthest(),
-                complete: !matches!(heartbeat.role, RoleSeen::Standby { complete: false, .. }),
+                complete: match &heartbeat.role {
+                    RoleSeen::Standby { standby, .. } => standby.complete,
+                    RoleSeen::Primary(_) => true,
+                },
+                detached: self.memory.is_detached(),
                 looked: seen.looked,
             }),
             can_lead,
@@ -241,7 +247,8 @@ fn status(config: &Config, seen: &Seen, job: Option<JobKind>, watchdog: Watchdog
     let (state, role) = state_and_role(seen, job);
     let heartbeat = seen.heartbeat.as_ref();
     let settings = seen.documents.config.as_ref().map(|config| config.settings().clone()).unwrap_or_default();
-    let streaming = matches!(heartbeat.map(|it| &it.role), Some(RoleSeen::Standby { streaming: true, .. }));
+    let streaming =
+        matches!(heartbeat.map(|it| &it.role), Some(RoleSeen::Standby { standby, .. }) if standby.streaming);
     let mut status = PatroniStatus::bare(state, role);
     status.postmaster_start_time = heartbeat.map(|heartbeat| heartbeat.started.clone());
     status.server_version = heartbeat.map(|heartbeat| heartbeat.version);
@@ -271,11 +278,11 @@ fn status(config: &Config, seen: &Seen, job: Option<JobKind>, watchdog: Watchdog
 fn xlog(heartbeat: &Heartbeat) -> Xlog {
     match &heartbeat.role {
         RoleSeen::Primary(primary) => Xlog::Primary { location: primary.flushed },
-        RoleSeen::Standby { received, replayed, paused, replayed_at, .. } => Xlog::Standby {
-            received_location: Some(*received),
-            replayed_location: Some(*replayed),
+        RoleSeen::Standby { standby, replayed_at, .. } => Xlog::Standby {
+            received_location: Some(standby.received),
+            replayed_location: Some(standby.replayed),
             replayed_timestamp: replayed_at.clone(),
-            paused: *paused,
+            paused: standby.paused,
         },
     }
 }
@@ -321,9 +328,9 @@ fn member(config: &Config, seen: &Seen, status: &PatroniStatus) -> Member {
         Some(RoleSeen::Primary(primary)) if primary.checkpoint_pending => {
             member.checkpoint_after_promote = Some(false);
         }
-        Some(RoleSeen::Standby { received, replayed, .. }) => {
-            member.receive_lsn = Some(*received);
-            member.replay_lsn = Some(*replayed);
+        Some(RoleSeen::Standby { standby, .. }) => {
+            member.receive_lsn = Some(standby.received);
+            member.replay_lsn = Some(standby.replayed);
         }
         _ => {}
     }
@@ -349,6 +356,7 @@ pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaS
         timeline: published.position.map(|position| position.timeline),
         position: published.position.map(|position| position.lsn),
         position_complete: published.position.is_some_and(|position| position.complete),
+        detached: published.position.is_some_and(|position| position.detached),
         looked_ms_ago: published.position.map(|position| now.since(position.looked).0),
         can_lead: published.can_lead,
         promised: promise.map(|promise| (promise.to.clone(), promise.until.since(now).0)),

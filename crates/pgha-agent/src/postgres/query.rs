@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgha_core::config::Config;
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{SlotName, SystemId};
-use pgha_core::observation::{Primary, Sender, Slot, Slots};
+use pgha_core::observation::{Primary, Sender, Slot, Slots, Standby, Tie};
 use pgha_core::sync::Form;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
@@ -28,14 +28,9 @@ pub(crate) struct Heartbeat {
 pub(crate) enum RoleSeen {
     Primary(Primary),
     Standby {
-        received: Lsn,
-        replayed: Lsn,
-        complete: bool,
-        streaming: bool,
+        /// Which member `conninfo` means follows from the cluster's documents.
+        standby: Standby,
         conninfo: String,
-        slots: Slots,
-        checkpoint_pending: bool,
-        paused: bool,
         replayed_at: Option<String>,
     },
 }
@@ -102,6 +97,7 @@ SELECT pg_is_in_recovery() AS standby,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END AS walfile,
        (SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming') AS received_timeline,
        EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS streaming,
+       EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS receiver,
        pg_last_wal_receive_lsn()::text AS received,
        pg_last_wal_replay_lsn()::text AS replayed,
        pg_last_xact_replay_timestamp()::text AS replayed_at,
@@ -234,18 +230,25 @@ fn read(state: &Row, senders: &[Row], slots: &[Row]) -> Result<Heartbeat, QueryE
         let received: Option<i32> = state.try_get("received_timeline")?;
         let newest = [Some(checkpoint_timeline), recovery, received].into_iter().flatten().max();
         let got = lsn("received")?;
-        let role = RoleSeen::Standby {
+        let at_the_end: bool = state.try_get("at_the_end")?;
+        let conninfo: String = state.try_get("conninfo")?;
+        let standby = Standby {
             received: got,
             replayed: lsn("replayed")?,
             // A walreceiver is started where the WAL on disk ends. Without one the startup process says what it waits for.
-            complete: got != Lsn::INVALID || state.try_get("at_the_end")?,
+            complete: got != Lsn::INVALID || at_the_end,
             streaming: state.try_get("streaming")?,
-            conninfo: state.try_get("conninfo")?,
+            upstream: None,
+            tie: match !conninfo.is_empty() || state.try_get("receiver")? {
+                true => Tie::Bound,
+                false if at_the_end => Tie::Free,
+                false => Tie::Loose,
+            },
             slots,
             checkpoint_pending: received > recovery.max(Some(checkpoint_timeline)),
             paused: state.try_get("paused")?,
-            replayed_at: state.try_get("replayed_at")?,
         };
+        let role = RoleSeen::Standby { standby, conninfo, replayed_at: state.try_get("replayed_at")? };
         (u32::try_from(newest.unwrap_or_default()).unwrap_or_default(), role)
     } else {
         // The control file shows a new timeline only after its first checkpoint; the name of the WAL file at once.

@@ -29,7 +29,7 @@ use crate::action::Action;
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{Epoch, NodeName, SlotName};
 use crate::observation::{
-    Cluster, ClusterSettings, Dcs, Disk, JobKind, Observation, Outcome, Postgres, Request, Role, Sender, Watchdog,
+    Cluster, ClusterSettings, Dcs, Disk, JobKind, Observation, Outcome, Postgres, Request, Role, Sender, Tie, Watchdog,
 };
 use crate::reason::Reason;
 use crate::rejoin::Rung;
@@ -111,6 +111,8 @@ pub struct Memory {
     pub failsafe_away: BTreeMap<NodeName, Instant>,
     /// For a leader in failsafe mode: whom it needs, should ZooKeeper go silent.
     pub electorate: Electorate,
+    /// A standby that streams from nobody any more.
+    pub parting: Option<Parting>,
 }
 
 /// Who might take over from a leader that ZooKeeper does not answer any more.
@@ -146,6 +148,11 @@ impl Electorate {
 }
 
 impl Memory {
+    /// Whether the standby has left whom it streamed from: nothing more is confirmed to that one.
+    pub fn is_detached(&self) -> bool {
+        self.parting.is_some_and(|parting| parting.complete)
+    }
+
     /// The member to stream from in place of the leader, as things stand: what others are to be told.
     pub fn relay<'a>(&self, settings: &'a Settings) -> Option<&'a NodeName> {
         settings.replicatefrom.as_ref().filter(|_| self.shunned.is_none())
@@ -175,6 +182,15 @@ pub struct DiskTrouble {
     pub flushed: Option<Lsn>,
 }
 
+/// A standby was told to stream from nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parting {
+    /// Since when it has been seen free.
+    pub since: Instant,
+    /// It was again, after every process had the time to be told.
+    pub complete: bool,
+}
+
 /// A standby that neither streams nor replays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standstill {
@@ -192,6 +208,9 @@ pub struct CheckpointOrder {
     /// When.
     pub at: Instant,
 }
+
+/// A signal has reached a process that waits, and was acted on, within this.
+const TOLD: Millis = Millis(200);
 
 /// A member that does not hand WAL on is tried again after so many standstills.
 const SHUNNED_FOR: u64 = 12;
@@ -386,6 +405,7 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         // It ended with the server that was to write it.
         memory.checkpoint = None;
     }
+    memory.parting = parting(memory.parting, obs);
     if let Dcs::Seen(cluster) = &obs.dcs {
         let away = |slot: &&SlotName| !cluster.members.keys().any(|name| name.owns(slot));
         let since = |slot: &SlotName| memory.away.get(slot).copied().unwrap_or(obs.now);
@@ -430,6 +450,20 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         memory.vacant_since = None;
     }
     memory
+}
+
+fn parting(known: Option<Parting>, obs: &Observation) -> Option<Parting> {
+    let Postgres::Running(running) = &obs.postgres else { return None };
+    let Role::Standby(standby) = &running.role else { return None };
+    match standby.tie {
+        Tie::Bound => None,
+        Tie::Loose => known,
+        Tie::Free => {
+            let since = known.map_or(obs.now, |parting| parting.since);
+            let complete = known.is_some_and(|parting| parting.complete) || obs.now.since(since) >= TOLD;
+            Some(Parting { since, complete })
+        }
+    }
 }
 
 fn electorate(known: Electorate, me: &NodeName, cluster: &Cluster) -> Electorate {

@@ -13,7 +13,7 @@ use crate::name::{Epoch, SystemId};
 use crate::observation::{
     Control, ControlState, EndedJob, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize, Leader, Member,
     Past, PeerAnswers, PeerPosition, PermanentSlot, Primary, Promise, Running, RunningJob, Sender, Slot, Slots,
-    Standby, SyncRecord, Synchrony, Watchdog,
+    Standby, SyncRecord, Synchrony, Tie, Watchdog,
 };
 use crate::sync::Form;
 
@@ -61,11 +61,24 @@ fn standby() -> Postgres {
         complete: true,
         streaming: true,
         upstream: Some(name("peer")),
+        tie: Tie::Bound,
         slots: Slots::default(),
         checkpoint_pending: false,
         paused: false,
     };
     running(Role::Standby(standby))
+}
+
+/// A member that has just looked, and that has left the last primary.
+fn peer_at(position: u64) -> PeerPosition {
+    PeerPosition {
+        timeline: Timeline(1),
+        position: Lsn(position),
+        complete: true,
+        looked: NOW,
+        detached: true,
+        can_lead: true,
+    }
 }
 
 fn running(role: Role) -> Postgres {
@@ -214,15 +227,8 @@ fn rivals_are_asked_and_the_one_ahead_wins() {
     let mut obs = observe(all, standby());
     assert_eq!(said(&obs), ["asking_peers", "AskPeers"]);
     for (position, expected) in [(1001, "peer_ahead"), (1000, "taking_leadership")] {
-        let position = PeerPosition {
-            timeline: Timeline(1),
-            position: Lsn(position),
-            complete: true,
-            looked: NOW,
-            can_lead: true,
-        };
-        obs.peers =
-            Some(PeerAnswers { asked: NOW, positions: [(name("peer"), position)].into(), ..PeerAnswers::default() });
+        let positions = [(name("peer"), peer_at(position))].into();
+        obs.peers = Some(PeerAnswers { asked: NOW, positions, ..PeerAnswers::default() });
         assert_eq!(said(&obs)[0], expected);
     }
 }
@@ -347,8 +353,7 @@ fn a_standby_that_gets_nothing_from_a_leader_that_answers_climbs_the_ladder() {
         {
             standby.streaming = false;
         }
-        let position =
-            PeerPosition { timeline: Timeline(1), position: Lsn(2000), complete: true, looked: NOW, can_lead: true };
+        let position = peer_at(2000);
         let positions = if answers { [(name("peer"), position)].into() } else { BTreeMap::new() };
         let silent = if answers { BTreeSet::new() } else { [name("peer")].into() };
         obs.peers = Some(PeerAnswers { asked: now, positions, silent });
@@ -650,7 +655,7 @@ prop_compose! {
             } }),
             peers: peers.map(|positions| PeerAnswers { asked: NOW, positions: positions.into_iter()
                 .map(|(name, (timeline, lsn))| {
-                    (name, PeerPosition { timeline: Timeline(timeline), position: Lsn(lsn), complete: true, looked: NOW, can_lead: true })
+                    (name, PeerPosition { timeline: Timeline(timeline), ..peer_at(lsn) })
                 }).collect(), ..PeerAnswers::default() }),
             watchdog,
             guard_alive,
@@ -834,17 +839,16 @@ fn a_quorum_is_counted_in_fresh_answers_of_voters_that_are_not_ahead() {
     all.sync.standbys = [name("me"), name("peer"), name("third")].into();
     all.sync.quorum = 1;
     all.sync.leader = Some(name("fourth"));
-    let at = |position, looked| PeerPosition {
-        timeline: Timeline(1),
-        position: Lsn(position),
-        complete: true,
-        looked,
-        can_lead: false,
-    };
+    let at = |position, looked| PeerPosition { looked, can_lead: false, ..peer_at(position) };
     let memory = Memory { vacant_since: Some(NOW - Millis(200)), vacant_after: Some(Epoch(3)), ..Memory::default() };
     let mut obs = observe(all, standby());
+    assert_eq!(said(&obs), ["detaching", "Follow"]);
+    let Postgres::Running(running) = &mut obs.postgres else { panic!("it runs") };
+    let Role::Standby(free) = &mut running.role else { panic!("a standby") };
+    free.tie = Tie::Free;
     for (peer, code) in [
         (at(1000, NOW - Millis(200)), "taking_leadership"),
+        (PeerPosition { detached: false, ..at(1000, NOW) }, "no_quorum"),
         (at(1000, NOW - Millis(201)), "no_quorum"),
         (at(1001, NOW), "no_quorum"),
         (PeerPosition { complete: false, ..at(900, NOW) }, "no_quorum"),
@@ -859,8 +863,7 @@ fn a_quorum_is_counted_in_fresh_answers_of_voters_that_are_not_ahead() {
 fn a_peer_that_is_ahead_and_cannot_lead_is_not_waited_for() {
     let mut all = cluster(None);
     all.config = Some(ClusterSettings::default());
-    let ahead =
-        |can_lead| PeerPosition { timeline: Timeline(1), position: Lsn(2000), complete: true, looked: NOW, can_lead };
+    let ahead = |can_lead| PeerPosition { can_lead, ..peer_at(2000) };
     let mut obs = observe(all, standby());
     for (can_lead, code) in [(true, "peer_ahead"), (false, "taking_leadership")] {
         obs.peers = Some(PeerAnswers {

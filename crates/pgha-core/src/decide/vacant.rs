@@ -5,9 +5,15 @@ use std::collections::BTreeSet;
 use super::{Decision, View, cluster_settings};
 use crate::action::{Action, StartAs};
 use crate::name::NodeName;
-use crate::observation::{Cluster, Disk, Initialize, JobKind, PeerPosition, Postgres, Role, Running, Standby};
+use crate::observation::{Cluster, Disk, Initialize, JobKind, PeerPosition, Postgres, Role, Running, Standby, Tie};
 use crate::reason::Reason;
 use crate::time::Millis;
+
+/// A setting that was changed shows within this.
+const SETTLING: Millis = Millis(100);
+
+/// Voters may be on the point of leaving the old primary: ask again after this.
+const RECOUNT: Millis = Millis(250);
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Decision {
     if view.obs.may_accept_writes() {
@@ -95,6 +101,11 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         let reason = Reason::Promised { to: promise.to.clone() };
         let left = promise.until.since(view.now());
         return view.say(reason, vec![]).within(left);
+    }
+    let votes = settings.is_synchronous() && cluster.sync.quorum > 0 && cluster.sync.standbys.contains(view.me());
+    if votes && standby.tie == Tie::Bound {
+        // A primary that stood still may go on for a moment, and must not get one more confirmation from who has voted.
+        return view.say(Reason::Detaching, vec![Action::Follow(None)]).within(SETTLING);
     }
     let request = cluster.failover.as_ref().filter(|request| !request.later);
     let chosen = request.and_then(|request| request.candidate.as_ref());
@@ -189,15 +200,15 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         if let Some((peer, _)) = preferred.filter(|_| patience) {
             return view.say(Reason::PeerPreferred { peer: peer.clone() }, vec![]).within(Millis(500));
         }
-        // The old primary was dead before its leadership was gone: what a voter has got since is all that there is.
+        // A voter that is free of the old primary will not confirm anything to it any more: what it has is all that counts.
         let gone = view.memory.vacant_since.unwrap_or(view.now());
         let votes = answers.positions.iter().filter(|(name, voter)| {
             let behind = voter.timeline <= mine.0 && voter.position <= mine.1 && voter.looked >= gone;
-            behind && voter.complete && *name != view.me() && cluster.sync.standbys.contains(*name)
+            behind && voter.complete && voter.detached && *name != view.me() && cluster.sync.standbys.contains(*name)
         });
         let votes = votes.count();
         if votes < needed {
-            return view.say(Reason::NoQuorum { votes, needed }, vec![]).within(Millis(500));
+            return view.say(Reason::NoQuorum { votes, needed }, vec![]).within(RECOUNT);
         }
     }
     view.memory.taken_with = request.map(|request| request.version);

@@ -11,7 +11,7 @@ use crate::name::{Epoch, NodeName, SystemId};
 use crate::observation::{
     Cluster, ClusterSettings, Disk, EndedJob, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize,
     JobKind, Leader, Member, Outcome, Past, PeerAnswers, PeerPosition, Primary, Promise, Request, Running, RunningJob,
-    Sender, Slot, Slots, Standby, SyncRecord, Watchdog,
+    Sender, Slot, Slots, Standby, SyncRecord, Tie, Watchdog,
 };
 use crate::rejoin::Rung;
 use crate::sync::Form;
@@ -79,7 +79,7 @@ fn cluster() -> Cluster {
 
 fn observation(role: Role) -> Observation {
     let position =
-        PeerPosition { timeline: Timeline(2), position: Lsn(6), complete: true, looked: Instant(4), can_lead: true };
+        PeerPosition { timeline: Timeline(2), position: Lsn(6), complete: true, looked: Instant(4), detached: true, can_lead: true };
     Observation {
         now: Instant(1_000_000),
         dcs: Dcs::Seen(Arc::new(cluster())),
@@ -121,6 +121,7 @@ fn standby() -> Role {
         complete: true,
         streaming: true,
         upstream: Some(name("db-2")),
+        tie: Tie::Bound,
         slots: Slots::default(),
         checkpoint_pending: true,
         paused: false,

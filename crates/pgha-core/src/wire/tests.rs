@@ -94,7 +94,7 @@ fn rest_bodies() {
     assert_eq!(primary.xlog, Some(Xlog::Primary { location: Lsn(67_395_656) }));
     golden!(
         PghaStatus,
-        r#"{"name":"db1","reason":"holds the lease","code":"lead","since":"2026-01-01T10:00:00+00:00","epoch":7,"lease_ms":4321,"watchdog":"armed","timeline":2,"position":67395656,"position_complete":true,"looked_ms_ago":12,"can_lead":true}"#
+        r#"{"name":"db1","reason":"holds the lease","code":"lead","since":"2026-01-01T10:00:00+00:00","epoch":7,"lease_ms":4321,"watchdog":"armed","timeline":2,"position":67395656,"position_complete":true,"detached":true,"looked_ms_ago":12,"can_lead":true}"#
     );
     golden!(FailsafeBody, r#"{"name":"db1","conn_url":"postgres://a/","api_url":"http://a/","slots":{"db2":5}}"#);
 }

@@ -88,6 +88,8 @@ pub struct Published {
     pub lease: Option<Lease>,
     /// How far it is, and when it looked.
     pub position: Option<(PeerPosition, Time)>,
+    /// When something about itself last kept it from leading.
+    pub barred: Time,
 }
 
 /// Members are asked for their word.
@@ -419,15 +421,17 @@ impl World {
                 Role::Standby(standby) => (standby.position(), standby.complete),
             };
             let can_lead = can_lead(&agent.settings, &agent.memory, observation);
+            let detached = agent.memory.is_detached();
             // On the clock of who asks it; filled in there.
             let looked = Instant::default();
             position = Some((
-                PeerPosition { timeline: running.timeline, position: at, complete, looked, can_lead },
+                PeerPosition { timeline: running.timeline, position: at, complete, looked, detached, can_lead },
                 agent.looked_at,
             ));
         }
         let stopping = agent.job.as_ref().is_some_and(|job| job.view.kind == JobKind::Stop);
-        agent.published = Published { leads, writable: writable && !stopping, lease: agent.lease, position };
+        let barred = if member.can_lead { agent.published.barred } else { agent.turn_began };
+        agent.published = Published { leads, writable: writable && !stopping, lease: agent.lease, position, barred };
         let session = agent.connection.session;
         let known = agent.seen.as_ref().and_then(|tree| tree.members.get(&who.host));
         let news = match (&observation.dcs, known) {

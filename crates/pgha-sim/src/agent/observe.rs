@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use pgha_core::lsn::{Lsn, Timeline};
-use pgha_core::observation::{Dcs, Observation, Postgres, Primary, Role, Running, Sender, Standby, Watchdog};
+use pgha_core::observation::{Dcs, Observation, Postgres, Primary, Role, Running, Sender, Standby, Tie, Watchdog};
 
 use super::{Agent, Phase, Read};
 use crate::event::{Event, Who};
@@ -255,6 +255,11 @@ impl World {
                 complete,
                 streaming,
                 upstream: server.upstream.map(|member| self.names[member].clone()),
+                tie: match server.upstream.is_some() || streaming {
+                    true => Tie::Bound,
+                    false if complete && server.restores_until <= self.now => Tie::Free,
+                    false => Tie::Loose,
+                },
                 slots: server.slots(&self.names),
                 checkpoint_pending: streaming && data.checkpoint_timeline < branch,
                 paused: false,
@@ -265,9 +270,18 @@ impl World {
 }
 
 impl Agent {
-    /// Whether it has looked at its Postgres lately, and so tells others how far it is.
+    /// Whether it has looked at its Postgres lately, and so tells others how far it is, and that it may lead.
     pub fn is_settled(&self, now: Time, steady: Span) -> bool {
-        self.published.position.is_some() && self.job.is_none() && now.since(self.turn_began) < steady
+        let published = &self.published;
+        published.position.is_some()
+            && now.since(published.barred) > steady
+            && self.job.is_none()
+            && now.since(self.turn_began) < steady
+    }
+
+    /// Whether it still waits for its last write to be answered.
+    pub fn awaits_write(&self) -> bool {
+        self.in_flight.is_some_and(|in_flight| in_flight.awaited)
     }
 
     /// Whether a balancer would send writes to it.

@@ -22,6 +22,10 @@ pub fn check(world: &mut World, winner: usize) {
     if !settled || !patient || world.scenario.settings.is_synchronous() || world.zk.committed.failover.is_some() {
         return;
     }
+    // What was decided long ago, and only arrives now, was right when the answers were fresh.
+    if world.hosts[winner].agent.as_deref().is_none_or(|agent| !agent.awaits_write()) {
+        return;
+    }
     let standby = |host: usize| {
         let at = &world.hosts[host];
         let server = at.pg.server.as_ref()?;

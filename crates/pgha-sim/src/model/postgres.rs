@@ -165,8 +165,12 @@ pub struct Server {
     pub dying: bool,
     /// A standby that was just started replays what it had before until then, and shows only how far that has come.
     pub replays_until: Time,
-    /// `primary_conninfo`.
+    /// `primary_conninfo`, as a query shows it.
     pub upstream: Option<usize>,
+    /// `primary_conninfo`, as the startup process knows it.
+    pub follows: Option<usize>,
+    /// The startup process runs `restore_command`, and hears nothing, until then.
+    pub restores_until: Time,
     /// The walreceiver's connection: which member, which start of its server.
     pub receiver: Option<(usize, u32)>,
     /// When the connection last carried something.
@@ -203,6 +207,8 @@ impl Server {
             dying: false,
             replays_until: since,
             upstream,
+            follows: upstream,
+            restores_until: since,
             receiver: None,
             heard: since,
             senders: vec![None; members],

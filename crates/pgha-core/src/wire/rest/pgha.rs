@@ -33,6 +33,9 @@ pub struct PghaStatus {
     /// There is no more WAL than this on its disk: a standby that has just started replays what it had before.
     #[serde(default)]
     pub position_complete: bool,
+    /// It has left whom it streamed from: nothing more than this will be confirmed to that one.
+    #[serde(default)]
+    pub detached: bool,
     /// How long ago it looked, in milliseconds.
     #[serde(default)]
     pub looked_ms_ago: Option<u64>,
