@@ -268,6 +268,7 @@ mod tests {
             up_since: Instant(0),
             namesake: None,
             promise: None,
+            pulse: None,
         }
     }
 

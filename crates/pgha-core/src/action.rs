@@ -13,7 +13,8 @@ use crate::time::Instant;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Create `leader` and raise the epoch in one transaction, if the epoch znode still has this version.
+    /// Create `leader` and raise the epoch in one transaction, if the epoch znode still has this version; where another
+    /// holds `leader`, delete that in the same transaction, if the holder has not renewed its lease.
     TakeLeadership {
         /// Version of `pgha/epoch` that the decision saw; `None` creates it.
         version: Option<i32>,
@@ -21,6 +22,9 @@ pub enum Action {
         epoch: Epoch,
         /// Create `initialize` as well: the cluster does not exist yet.
         initialize: bool,
+        /// The holder's newest renewal: the version that `status` must still have.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evict: Option<i32>,
     },
     /// Replace our own `leader` znode, be it of a session that is gone, under a new epoch, in one transaction.
     ReownLeadership {

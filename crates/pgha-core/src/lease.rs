@@ -5,6 +5,10 @@
 //! (`LearnerHandler`, `SessionTrackerImpl.touchSession`, ZooKeeper 3.8). So an acknowledged renewal proves that the
 //! leader knows of the session's life at the renewal *before* it, which lies at most one heartbeat back: whatever the
 //! follower sent between the two came earlier on the same connection. The lease is counted from there.
+//!
+//! A session is not all that ends a leadership. Where ZooKeeper loses its own leader, all sessions get their whole time
+//! anew; then a standby that has seen no renewal for [`Timing::eviction`] takes the leadership over in a transaction that
+//! fails if there has been one.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +37,13 @@ impl Lease {
     }
 
     /// The lease after the renewal sent at `sent` was acknowledged. What promises have added stays.
+    ///
+    /// It is never counted from later than one heartbeat before that renewal, however soon the renewals followed one another:
+    /// [`Timing::eviction`] relies on it.
     #[must_use]
-    pub fn renewed(self, sent: Instant) -> Self {
-        Self { epoch: self.epoch, sent, counted_from: self.sent.max(self.counted_from) }
+    pub fn renewed(self, sent: Instant, timing: &Timing) -> Self {
+        let before = self.sent.min(sent - timing.heartbeat);
+        Self { epoch: self.epoch, sent, counted_from: before.max(self.counted_from) }
     }
 
     /// The lease after every member that might lead has given its word, asked at `asked`, not to do so for a session
@@ -110,11 +118,14 @@ mod tests {
                 for gap in &gaps {
                     let before = now;
                     now = now + Millis(*gap);
-                    lease = lease.renewed(now);
+                    lease = lease.renewed(now, &timing);
                     touched = touched.max(before);
                 }
                 let expiry = touched + timing.ttl;
                 prop_assert!(lease.fence_at(&timing) + timing.stop_budget + timing.guard <= expiry);
+                // Who has seen the newest renewal, and no other, saw it after it was sent.
+                let evicted = now + timing.eviction();
+                prop_assert!(lease.fence_at(&timing) + timing.stop_budget + timing.guard <= evicted);
             }
         }
     }

@@ -22,6 +22,7 @@ pub mod lease;
 pub mod lsn;
 pub mod name;
 pub mod observation;
+pub mod pulse;
 pub mod reason;
 pub mod rejoin;
 pub mod restart;

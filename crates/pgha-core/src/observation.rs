@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::lease::Lease;
 use crate::lsn::{Lsn, Timeline, TimelineHistory};
 use crate::name::{Epoch, NodeName, SlotName, SystemId};
+use crate::pulse::Pulse;
 use crate::sync::Form;
 use crate::time::{Instant, Millis};
 
@@ -46,6 +47,9 @@ pub struct Observation {
     pub namesake: Option<String>,
     /// This member's word to a primary that cannot reach ZooKeeper.
     pub promise: Option<Promise>,
+    /// The newest sign of life of whoever leads.
+    #[serde(default)]
+    pub pulse: Option<Pulse>,
 }
 
 impl Observation {

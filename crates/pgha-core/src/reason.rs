@@ -177,6 +177,8 @@ reasons! {
     /// No leader.
     TakingLeadership = "taking_leadership", Change, "there is no leader and nobody is ahead of me: taking the leadership";
     /// No leader.
+    Evicting { leader: NodeName } = "evicting", Change, "{leader} has let its lease lapse and nobody is ahead of me: taking the leadership from it";
+    /// No leader.
     RetakingLeadership = "retaking_leadership", Trouble, "my leadership vanished within its lease: taking it again";
     /// No leader.
     TakingToBootstrap = "taking_to_bootstrap", Change, "there is no cluster yet: taking the leadership to make it";

@@ -98,6 +98,12 @@ impl Timing {
         self.ttl.saturating_sub(self.heartbeat + self.guard + self.stop_budget)
     }
 
+    /// How long after a standby has seen the newest renewal it may take the leadership over, if there is no newer one: the
+    /// lease of that renewal is counted from a heartbeat before it was sent, or earlier.
+    pub fn eviction(&self) -> Millis {
+        self.ttl.saturating_sub(self.heartbeat)
+    }
+
     /// How long an agent may be silent towards systemd (`WatchdogSec=`) before it is taken for hung: longer than one look
     /// with every deadline used up, which takes a heartbeat.
     pub fn hung_after(&self) -> Millis {

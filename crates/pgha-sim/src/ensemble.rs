@@ -197,7 +197,8 @@ impl World {
             || before.failover_version != tree.failover_version
             || before.config != tree.config
             || before.initialize != tree.initialize;
-        if !watched {
+        let renewed = before.renewals != tree.renewals;
+        if !watched && !renewed {
             return;
         }
         for host in 0..self.scenario.members {
@@ -208,7 +209,12 @@ impl World {
             if connected && told && self.rng.u8(0..32) != 0 {
                 let who = Who { host, start: self.hosts[host].agent_starts };
                 let delay = self.network.delay(server, host, self.now, &mut self.rng);
-                self.later(delay, Event::Wake(who));
+                if watched {
+                    self.later(delay, Event::Wake(who));
+                }
+                if renewed {
+                    self.later(delay, Event::RenewalSeen { who, version: tree.renewals });
+                }
             }
         }
     }
@@ -275,7 +281,7 @@ impl World {
         who: Who,
         id: u32,
         session: SessionId,
-        write: Box<Write>,
+        mut write: Box<Write>,
     ) {
         if forwarded.is_none() && !self.knows(server, who) || !self.serves(server) {
             return;
@@ -304,6 +310,11 @@ impl World {
             return;
         }
         let unchecked = self.is(Mutant::SkipEpochCheck);
+        if let Write::Take { evict: Some(renewal), .. } = write.as_mut()
+            && self.is(Mutant::EvictUnchecked)
+        {
+            *renewal = self.zk.committed.renewals;
+        }
         let next = self.zk.committed.apply(&self.names, who.host, session, &write, unchecked);
         let done = next.is_some();
         if let Some(next) = next {

@@ -59,6 +59,13 @@ pub enum Event {
         /// Postgres did not answer.
         mute: bool,
     },
+    /// A watch tells of a renewal.
+    RenewalSeen {
+        /// The agent.
+        who: Who,
+        /// Which.
+        version: i32,
+    },
     /// A write was answered.
     WriteDone {
         /// The agent.

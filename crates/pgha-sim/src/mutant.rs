@@ -10,6 +10,7 @@ use pgha_core::decide::Decision;
 use pgha_core::observation::{Dcs, Initialize, Observation, Postgres, Primary, Role, Tie};
 use pgha_core::reason::Reason;
 use pgha_core::sync::Form;
+use pgha_core::time::Millis;
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,6 +63,10 @@ pub enum Mutant {
     BelieveIncompleteAnswers,
     /// A setting counts as applied as soon as a query shows it.
     BelieveShownSetting,
+    /// A leader is evicted long before its lease is over.
+    EvictEarly,
+    /// A leader is evicted although it has just renewed.
+    EvictUnchecked,
     /// A voter goes on streaming from the old primary.
     StayBound,
 }
@@ -103,6 +108,11 @@ impl Mutant {
             Self::BelieveIncompleteAnswers => {
                 if let Some(peers) = &mut observation.peers {
                     peers.positions.values_mut().for_each(|peer| peer.complete = true);
+                }
+            }
+            Self::EvictEarly => {
+                if let Some(pulse) = &mut observation.pulse {
+                    pulse.seen = pulse.seen - Millis(1500);
                 }
             }
             Self::StayBound => {

@@ -263,7 +263,7 @@ impl Agent {
         for ack in self.zookeeper.acknowledged() {
             let Some(epoch) = ack.epoch else { continue };
             let lease = match self.lease.filter(|lease| lease.epoch == epoch && !ack.began) {
-                Some(lease) => lease.renewed(ack.sent),
+                Some(lease) => lease.renewed(ack.sent, &timing),
                 None => Lease::taken(epoch, ack.sent, &timing),
             };
             self.extend(lease);

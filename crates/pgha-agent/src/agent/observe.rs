@@ -103,6 +103,7 @@ impl Agent {
             up_since: self.context.promises.up_since(),
             namesake,
             promise: self.context.promises.current(),
+            pulse: self.zookeeper.pulse(),
         };
         let (settled, epoch) = match &observation.dcs {
             Dcs::Seen(cluster) => {

@@ -6,12 +6,13 @@
 //! caller's deadline; every write of a leader checks the epoch; the session is detached, so that no accident of this
 //! process gives a leadership away.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use pgha_core::config::Config;
 use pgha_core::name::{Epoch, NodeName};
+use pgha_core::pulse::{Heart, Pulse};
 use pgha_core::time::Instant;
 use pgha_core::wire::{EpochDoc, Paths};
 use tokio::sync::{Notify, mpsc};
@@ -25,8 +26,8 @@ use crate::clock;
 /// A write, with the condition under which it happens.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
-    /// Create `leader`, raise the epoch.
-    Take { version: Option<i32>, epoch: Epoch, initialize: bool },
+    /// Create `leader`, raise the epoch; in place of a holder whose newest renewal is that of this version of `status`.
+    Take { version: Option<i32>, epoch: Epoch, initialize: bool, evict: Option<i32> },
     /// Replace our own `leader`, raise or restore the epoch.
     Reown { version: Option<i32>, epoch: Epoch },
     /// Write `status`.
@@ -68,6 +69,9 @@ pub(crate) struct Ack {
     pub(crate) began: bool,
 }
 
+/// A watch that could not be set is set again after this.
+const RECONNECTING: Duration = Duration::from_millis(200);
+
 /// The connection to the ensemble.
 pub(crate) struct ZooKeeper {
     hosts: String,
@@ -80,6 +84,7 @@ pub(crate) struct ZooKeeper {
     in_flight: Option<JoinHandle<()>>,
     acks: (mpsc::UnboundedSender<Ack>, mpsc::UnboundedReceiver<Ack>),
     changed: Arc<Notify>,
+    heart: Arc<Mutex<Heart>>,
     base_made: bool,
 }
 
@@ -96,6 +101,7 @@ impl ZooKeeper {
             in_flight: None,
             acks: mpsc::unbounded_channel(),
             changed,
+            heart: Arc::default(),
             base_made: false,
         }
     }
@@ -151,22 +157,26 @@ impl ZooKeeper {
         Ok(())
     }
 
-    /// Watches are one-shot, and only wake the loop: what is there is read, not concluded from an event.
+    /// Watches are one-shot, and only wake the loop: what is there is read, not concluded from an event. Renewals do not
+    /// even do that; they are taken note of.
     fn watch(&mut self, client: &Client) {
         self.stop_watching();
         for path in [self.paths.leader(), self.paths.failover(), self.paths.config(), self.paths.initialize()] {
-            let (client, changed) = (client.clone(), self.changed.clone());
-            self.watchers.push(tokio::spawn(async move {
-                while let Ok((_, watcher)) = client.check_and_watch_stat(&path).await {
-                    let event = watcher.changed().await;
-                    changed.notify_one();
-                    if event.session_state.is_terminated() {
-                        break;
-                    }
-                }
-                changed.notify_one();
-            }));
+            let changed = self.changed.clone();
+            self.watchers.push(watch(client, path, |_| {}, move || changed.notify_one()));
         }
+        let heart = self.heart.clone();
+        let renewed = move |status: Option<Stat>| {
+            if let Some(status) = status {
+                lock(&heart).renewed(status.version, clock::now());
+            }
+        };
+        self.watchers.push(watch(client, self.paths.status(), renewed, || {}));
+    }
+
+    /// The newest sign of life of a leader.
+    pub(crate) fn pulse(&self) -> Option<Pulse> {
+        lock(&self.heart).pulse()
     }
 
     fn stop_watching(&mut self) {
@@ -193,7 +203,16 @@ impl ZooKeeper {
                 self.base_made = false;
                 Err(DcsError::Other("the cluster's znodes are gone".to_owned()))
             }
-            Ok(tree) => tree.map_err(|error| DcsError::Other(error.to_string())),
+            Ok(Err(error)) => Err(DcsError::Other(error.to_string())),
+            Ok(Ok(tree)) => {
+                let (now, mut heart) = (clock::now(), lock(&self.heart));
+                heart.led(tree.epoch.as_ref().map(|epoch| epoch.version), now);
+                if let Some(status) = &tree.status {
+                    heart.renewed(status.version, now);
+                }
+                drop(heart);
+                Ok(tree)
+            }
             Err(_) => Err(DcsError::Timeout(deadline)),
         }
     }
@@ -248,6 +267,35 @@ impl ZooKeeper {
     pub(crate) fn acknowledged(&mut self) -> Vec<Ack> {
         std::iter::from_fn(|| self.acks.1.try_recv().ok()).collect()
     }
+}
+
+/// What it keeps is whole at every moment, whoever panicked.
+fn lock(heart: &Mutex<Heart>) -> std::sync::MutexGuard<'_, Heart> {
+    heart.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells of a znode's state at first and after each change, until the session ends; and that there was one.
+fn watch(
+    client: &Client,
+    path: String,
+    state: impl Fn(Option<Stat>) + Send + 'static,
+    changed: impl Fn() + Send + 'static,
+) -> JoinHandle<()> {
+    let client = client.clone();
+    tokio::spawn(async move {
+        while !client.state().is_terminated() {
+            match client.check_and_watch_stat(&path).await {
+                Ok((stat, watcher)) => {
+                    state(stat);
+                    watcher.changed().await;
+                    changed();
+                }
+                // It is being connected again.
+                Err(_) => tokio::time::sleep(RECONNECTING).await,
+            }
+        }
+        changed();
+    })
 }
 
 async fn make_base(client: &Client, paths: &Paths) -> Result<(), Error> {
@@ -324,9 +372,14 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
     let broken = |error: Error| DcsError::Other(error.to_string());
     let record = |epoch: Epoch| EpochDoc { epoch, leader: me.clone() }.render();
     match write {
-        Write::Take { version, epoch, initialize } => {
+        Write::Take { version, epoch, initialize, evict } => {
             put(&mut multi, &epoch_path, &record(*epoch), *version).map_err(broken)?;
             steps.push(epoch_path);
+            if let Some(renewal) = evict {
+                multi.add_check_version(&paths.status(), *renewal).map_err(broken)?;
+                multi.add_delete(&leader_path, None).map_err(broken)?;
+                steps.extend([paths.status(), leader_path.clone()]);
+            }
             multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
             steps.push(leader_path);
             if *initialize {

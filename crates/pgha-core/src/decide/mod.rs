@@ -6,7 +6,7 @@
 //! ```text
 //!  observation ─► fence ─► request ─► silence ─► busy ─┬─► leader    the leadership is mine
 //!                                                      ├─► standby   somebody else leads
-//!                                                      └─► vacant    nobody leads
+//!                                                      └─► vacant    nobody leads, or who does has let its lease lapse
 //! ```
 
 mod fence;
@@ -29,7 +29,8 @@ use crate::action::Action;
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{Epoch, NodeName, SlotName};
 use crate::observation::{
-    Cluster, ClusterSettings, Dcs, Disk, JobKind, Observation, Outcome, Postgres, Request, Role, Sender, Tie, Watchdog,
+    Cluster, ClusterSettings, Dcs, Disk, Initialize, JobKind, Observation, Outcome, Postgres, Request, Role, Sender,
+    Tie, Watchdog,
 };
 use crate::reason::Reason;
 use crate::rejoin::Rung;
@@ -113,6 +114,8 @@ pub struct Memory {
     pub electorate: Electorate,
     /// A standby that streams from nobody any more.
     pub parting: Option<Parting>,
+    /// Since when ZooKeeper has answered every time.
+    pub answered_since: Option<Instant>,
 }
 
 /// Who might take over from a leader that ZooKeeper does not answer any more.
@@ -364,12 +367,33 @@ fn rules(view: View<'_>) -> ControlFlow<Decision, Infallible> {
     let view = fence::deposed(view, cluster)?;
     let view = busy(view, cluster)?;
     let view = wrong_cluster(view, cluster)?;
-    let leader = cluster.leader.as_ref();
-    Break(match leader {
+    Break(match &cluster.leader {
         Some(leader) if leader.name == view.settings.me => leader::decide(view, cluster, leader.is_my_session),
-        Some(leader) => standby::decide(view, cluster, &leader.name),
+        Some(_) if is_vacant(view.settings, &view.memory, view.obs, cluster) => vacant::decide(view, cluster),
+        Some(leader) => {
+            let lapses = lapses_at(view.settings, &view.memory, view.obs).filter(|at| *at > view.now());
+            let left = lapses.map_or(Millis(u64::MAX), |at| at.since(view.now()));
+            standby::decide(view, cluster, &leader.name).within(left)
+        }
         None => vacant::decide(view, cluster),
     })
+}
+
+/// Nobody leads, or somebody does on paper whose lease is over.
+fn is_vacant(settings: &Settings, memory: &Memory, obs: &Observation, cluster: &Cluster) -> bool {
+    let Some(leader) = &cluster.leader else { return true };
+    leader.name != settings.me
+        && matches!(cluster.initialize, Initialize::Done(_))
+        && cluster.epoch.version.is_some()
+        && lapses_at(settings, memory, obs).is_some_and(|at| obs.now >= at)
+}
+
+/// When the leadership of another counts as vacant if nothing more is heard of it. A leader that was without ZooKeeper, as
+/// this member was, has time to come back.
+fn lapses_at(settings: &Settings, memory: &Memory, obs: &Observation) -> Option<Instant> {
+    let timing = &settings.timing;
+    let back = memory.answered_since? + timing.heartbeat + timing.heartbeat;
+    Some(back.max(obs.pulse?.seen + timing.eviction()))
 }
 
 /// Takes note of what ended and what changed since the last decision.
@@ -442,11 +466,14 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         memory.electorate = electorate(memory.electorate, &settings.me, cluster);
     }
     if let Dcs::Seen(cluster) = &obs.dcs {
+        memory.answered_since.get_or_insert(obs.now);
         // One that was slept through was another vacancy.
         let since = memory.vacant_since.filter(|_| memory.vacant_after == Some(cluster.epoch.epoch));
-        memory.vacant_since = cluster.leader.is_none().then(|| since.unwrap_or(obs.now));
+        let vacant = is_vacant(settings, &memory, obs, cluster);
+        memory.vacant_since = vacant.then(|| since.unwrap_or(obs.now));
         memory.vacant_after = Some(cluster.epoch.epoch);
     } else {
+        memory.answered_since = None;
         memory.vacant_since = None;
     }
     memory
@@ -565,7 +592,6 @@ fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>
 
 /// Data of another cluster, or data that cannot be read: hands off.
 fn wrong_cluster<'a>(mut view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
-    use crate::observation::Initialize;
     let mine = match &view.obs.postgres {
         Postgres::Stopped(control) => Some(control.system_id),
         Postgres::Running(running) => Some(running.system_id),

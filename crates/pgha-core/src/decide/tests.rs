@@ -15,6 +15,7 @@ use crate::observation::{
     Past, PeerAnswers, PeerPosition, PermanentSlot, Primary, Promise, Running, RunningJob, Sender, Slot, Slots,
     Standby, SyncRecord, Synchrony, Tie, Watchdog,
 };
+use crate::pulse::Pulse;
 use crate::sync::Form;
 
 const NOW: Instant = Instant(1_000_000);
@@ -146,6 +147,7 @@ fn observe(cluster: Cluster, postgres: Postgres) -> Observation {
         up_since: Instant(1),
         namesake: None,
         promise: None,
+        pulse: None,
     }
 }
 
@@ -420,7 +422,10 @@ fn the_first_member_makes_the_cluster_and_the_others_wait() {
     none.epoch = EpochRecord::default();
     none.config = None;
     let decision = decided(&observe(none.clone(), Postgres::NoData));
-    assert_eq!(decision.actions, [Action::TakeLeadership { version: None, epoch: Epoch(1), initialize: true }]);
+    assert_eq!(
+        decision.actions,
+        [Action::TakeLeadership { version: None, epoch: Epoch(1), initialize: true, evict: None }]
+    );
     none.leader = Some(Leader { name: name("peer"), is_my_session: false });
     none.initialize = Initialize::Begun;
     assert_eq!(said(&observe(none, Postgres::NoData)), ["waiting_for_cluster"]);
@@ -640,6 +645,7 @@ prop_compose! {
             Just(Request::Shutdown), Just(Request::Reinitialize), Just(Request::Restart)]),
         disk in prop_oneof![4 => Just(Disk::Sound), 1 => Just(Disk::Full), 1 => Just(Disk::ReadOnly), 1 => Just(Disk::Hung)],
         promise in proptest::option::weighted(0.3, (1..5_u64, 0..3000_u64)),
+        pulse in proptest::option::of((0..3_i32, 0..10_000_u64)),
     ) -> Observation {
         Observation {
             now: NOW,
@@ -664,6 +670,7 @@ prop_compose! {
             up_since: Instant(1),
             namesake: None,
             promise: promise.map(|(epoch, left)| Promise { to: name("peer"), epoch: Epoch(epoch), until: NOW + Millis(left) }),
+            pulse: pulse.map(|(version, ago)| Pulse { version, seen: NOW - Millis(ago) }),
         }
     }
 }
@@ -716,9 +723,10 @@ fn begins_job(action: &Action) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8_000))]
     #[test]
-    fn in_every_situation(obs in any_observation()) {
+    fn in_every_situation(obs in any_observation(), answered in proptest::option::of(0..5000_u64)) {
         let settings = settings();
-        let decision = decide(&settings, &Memory::default(), &obs);
+        let memory = Memory { answered_since: answered.map(|ago| NOW - Millis(ago)), ..Memory::default() };
+        let decision = decide(&settings, &memory, &obs);
         let actions = &decision.actions;
         let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
         let lease = obs.lease.filter(|lease| lease.holds(NOW, &settings.timing));
@@ -744,8 +752,11 @@ proptest! {
                     prop_assert_eq!(*not_after, lease.fence_at(&settings.timing));
                 }
                 Action::Bootstrap => prop_assert!(mine && lease.is_some() && obs.postgres == Postgres::NoData),
-                Action::TakeLeadership { .. } => {
-                    prop_assert!(nobody, "taken from somebody");
+                Action::TakeLeadership { evict, .. } => {
+                    prop_assert!(nobody || !mine && evict.is_some(), "taken from somebody");
+                    prop_assert_eq!(*evict, if nobody { None } else { obs.pulse.map(|pulse| pulse.version) });
+                    let lapsed = |pulse: Pulse| NOW.since(pulse.seen) >= settings.timing.eviction();
+                    prop_assert!(nobody || obs.pulse.is_some_and(lapsed), "taken from somebody whose lease may hold");
                     let Dcs::Seen(cluster) = &obs.dcs else { unreachable!() };
                     let bound = obs.promise.as_ref().is_some_and(|it| it.holds(NOW) && cluster.epoch.epoch <= it.epoch);
                     let known = cluster.epoch.leader.is_some() && matches!(cluster.initialize, Initialize::Done(_));
@@ -857,6 +868,27 @@ fn a_quorum_is_counted_in_fresh_answers_of_voters_that_are_not_ahead() {
             Some(PeerAnswers { asked: NOW, positions: [(name("peer"), peer)].into(), ..PeerAnswers::default() });
         assert_eq!(decide(&settings(), &memory, &obs).reason.code(), code, "{peer:?}");
     }
+}
+
+#[test]
+fn a_leader_that_does_not_renew_is_evicted() {
+    let mut obs = observe(cluster(Some("peer")), standby());
+    let answered = |ago| Memory { answered_since: Some(NOW - Millis(ago)), ..Memory::default() };
+    let seen = |ago| Some(Pulse { version: 12, seen: NOW - Millis(ago) });
+    obs.pulse = seen(4999);
+    let decision = decide(&settings(), &answered(60_000), &obs);
+    assert_eq!((decision.reason.code(), decision.wake), ("following", Millis(1)));
+    obs.pulse = seen(5000);
+    let decision = decide(&settings(), &answered(60_000), &obs);
+    assert_eq!(decision.reason, Reason::Evicting { leader: name("peer") });
+    let take = Action::TakeLeadership { version: Some(2), epoch: Epoch(4), initialize: false, evict: Some(12) };
+    assert_eq!(decision.actions, [take]);
+    // ZooKeeper was away: the leader may have had no way to renew.
+    let decision = decide(&settings(), &answered(1999), &obs);
+    assert_eq!((decision.reason.code(), decision.wake), ("following", Millis(1)));
+    // Whoever may not lead does not evict either.
+    let settings = Settings { nofailover: true, ..settings() };
+    assert_eq!(decide(&settings, &answered(60_000), &obs).reason.code(), "nofailover_tag");
 }
 
 #[test]

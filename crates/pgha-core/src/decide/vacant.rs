@@ -1,4 +1,4 @@
-//! Nobody leads: who may, and who is first.
+//! Nobody leads, or nobody whose lease may hold: who may, and who is first.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,9 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Decision {
 fn take(view: &View<'_>, cluster: &Cluster, initialize: bool) -> Action {
     // Should the record have been deleted, epochs still do not begin anew.
     let newest = view.obs.past.led_in.unwrap_or_default().max(cluster.epoch.epoch);
-    Action::TakeLeadership { version: cluster.epoch.version, epoch: newest.next(), initialize }
+    // Only a leadership that has lapsed is decided about here.
+    let evict = cluster.leader.as_ref().and(view.obs.pulse).map(|pulse| pulse.version);
+    Action::TakeLeadership { version: cluster.epoch.version, epoch: newest.next(), initialize, evict }
 }
 
 /// The znode is gone before my lease is, and nobody has led since (see the fencing rules): somebody deleted it, or the
@@ -213,7 +215,11 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
     }
     view.memory.taken_with = request.map(|request| request.version);
     let take = take(&view, cluster, false);
-    view.say(Reason::TakingLeadership, vec![take])
+    let reason = match &cluster.leader {
+        Some(leader) => Reason::Evicting { leader: leader.name.clone() },
+        None => Reason::TakingLeadership,
+    };
+    view.say(reason, vec![take])
 }
 
 /// Members that might have more WAL and may lead, or have a vote. In synchronous mode only those on record need to be
@@ -223,6 +229,8 @@ fn rivals(view: &View<'_>, cluster: &Cluster, synchronous: bool) -> BTreeSet<Nod
         .members
         .iter()
         .filter(|(name, member)| *name != view.me() && (synchronous || !member.nofailover))
+        // Whose lease has lapsed would have renewed it if it could.
+        .filter(|(name, _)| cluster.leader.as_ref().is_none_or(|lapsed| lapsed.name != **name))
         .filter(|(name, _)| !synchronous || cluster.sync.standbys.contains(*name))
         .filter(|(name, _)| {
             synchronous || cluster.failsafe.members.is_empty() || cluster.failsafe.members.contains(*name)

@@ -13,6 +13,7 @@ use crate::observation::{
     JobKind, Leader, Member, Outcome, Past, PeerAnswers, PeerPosition, Primary, Promise, Request, Running, RunningJob,
     Sender, Slot, Slots, Standby, SyncRecord, Tie, Watchdog,
 };
+use crate::pulse::Pulse;
 use crate::rejoin::Rung;
 use crate::sync::Form;
 use crate::timing::Timing;
@@ -78,8 +79,14 @@ fn cluster() -> Cluster {
 }
 
 fn observation(role: Role) -> Observation {
-    let position =
-        PeerPosition { timeline: Timeline(2), position: Lsn(6), complete: true, looked: Instant(4), detached: true, can_lead: true };
+    let position = PeerPosition {
+        timeline: Timeline(2),
+        position: Lsn(6),
+        complete: true,
+        looked: Instant(4),
+        detached: true,
+        can_lead: true,
+    };
     Observation {
         now: Instant(1_000_000),
         dcs: Dcs::Seen(Arc::new(cluster())),
@@ -100,6 +107,7 @@ fn observation(role: Role) -> Observation {
         up_since: Instant(7),
         namesake: Some("10.0.0.9:8008".to_owned()),
         promise: Some(Promise { to: name("db-2"), epoch: Epoch(3), until: Instant(8) }),
+        pulse: Some(Pulse { version: 9, seen: Instant(3) }),
     }
 }
 
@@ -217,7 +225,8 @@ fn only_the_passing_of_time_is_no_news() {
         let last = Turn { actions: vec![], ..turn(&memory(), &quiet(role)) };
         let mut next = last.clone();
         next.observation.now = next.observation.now + Millis(59_999);
-        next.observation.lease = next.observation.lease.map(|lease| lease.renewed(Instant(1_000_100)));
+        next.observation.lease =
+            next.observation.lease.map(|lease| lease.renewed(Instant(1_000_100), &Timing::default()));
         next.memory.standstill = Some(Standstill { position: Lsn(6), since: Instant(5) });
         next.actions = vec![Action::Renew { version: 2, retain: BTreeSet::new() }];
         if let Dcs::Seen(cluster) = &mut next.observation.dcs {

@@ -19,6 +19,7 @@ use pgha_core::observation::{
     EndedJob, JobKind, Member, Observation, Outcome, PeerAnswers, PeerPosition, Postgres, Promise, Request, Role,
     RunningJob,
 };
+use pgha_core::pulse::Heart;
 use pgha_core::reason::{Reason, Weight};
 use pgha_core::time::{Instant, Millis};
 
@@ -133,6 +134,7 @@ pub struct Agent {
     seen: Option<Rc<Tree>>,
     /// The newest commit that it has seen.
     pub(crate) newest: Option<u64>,
+    heart: Heart,
     dcs_seen: Option<Instant>,
     eye: Eye,
     lease: Option<Lease>,
@@ -199,6 +201,7 @@ impl World {
             woken: false,
             seen: None,
             newest: None,
+            heart: Heart::default(),
             dcs_seen: None,
             eye: Eye::default(),
             lease: host_state.lease_file.map(|record| record.lease),
@@ -457,7 +460,7 @@ impl World {
         for ack in acks {
             let sent = if from_answer { now } else { ack.sent };
             let mut lease = match agent.lease.filter(|lease| lease.epoch == ack.epoch && !ack.began) {
-                Some(lease) => lease.renewed(sent),
+                Some(lease) => lease.renewed(sent, &timing),
                 None => Lease::taken(ack.epoch, sent, &timing),
             };
             if newest_counts || from_answer {

@@ -55,6 +55,7 @@ impl World {
 
     pub(crate) fn read_done(&mut self, who: Who, this: u32, answer: Option<Rc<Tree>>) {
         let now = self.now;
+        let clock = self.clock(who.host);
         let session = self.hosts[who.host].agent.as_deref().and_then(|agent| agent.connection.session);
         let expired = session.is_some_and(|id| self.zk.sessions.get(id as usize).is_some_and(|s| s.expired));
         let Some(agent) = self.agent(who) else { return };
@@ -67,9 +68,14 @@ impl World {
         }
         let done = *looked;
         let heard = answer.is_some();
+        let versions = answer.as_ref().map(|tree| (tree.renewals, tree.epoch.version));
         *tree = answer.filter(|_| !expired).map_or(Read::Failed, Read::Answered);
         if heard {
             agent.connection.heard = now;
+        }
+        if let Some((renewals, epoch)) = versions {
+            agent.heart.led(epoch, clock);
+            agent.heart.renewed(renewals, clock);
         }
         if heard && expired {
             // The server says so; a new session is opened.
@@ -78,6 +84,14 @@ impl World {
         }
         if done {
             self.decide(who);
+        }
+    }
+
+    /// A watch tells of a renewal.
+    pub(crate) fn renewal_seen(&mut self, who: Who, version: i32) {
+        let clock = self.clock(who.host);
+        if let Some(agent) = self.agent(who) {
+            agent.heart.renewed(version, clock);
         }
     }
 
@@ -170,6 +184,7 @@ impl World {
             up_since: at.up_since,
             namesake: None,
             promise: at.promise.clone(),
+            pulse: agent.heart.pulse(),
         };
         let led = matches!(&observation.dcs, Dcs::Seen(cluster)
             if cluster.leader.as_ref().is_some_and(|leader| leader.name == agent.settings.me));
@@ -277,6 +292,11 @@ impl Agent {
             && now.since(published.barred) > steady
             && self.job.is_none()
             && now.since(self.turn_began) < steady
+    }
+
+    /// Whether it has seen the seat empty for less than `ttl`.
+    pub fn is_patient(&self, now: pgha_core::time::Instant, ttl: pgha_core::time::Millis) -> bool {
+        self.memory.vacant_since.is_some_and(|since| now.since(since) < ttl)
     }
 
     /// Whether it still waits for its last write to be answered.

@@ -17,7 +17,12 @@ const STALE: u64 = 3;
 pub fn check(world: &mut World, winner: usize) {
     let steady = Span::millis(world.timing.heartbeat.0 * STALE);
     let settled = world.now.since(world.oracle.last_written) > steady;
-    let patient = world.vacant_since.is_some_and(|since| world.now.since(since) < Span::millis(world.timing.ttl.0));
+    let ttl = world.timing.ttl;
+    let patient = match world.vacant_since {
+        Some(since) => world.now.since(since) < Span::millis(ttl.0),
+        // When it saw the leadership lapse only the winner knows.
+        None => world.hosts[winner].agent.as_deref().is_some_and(|agent| agent.is_patient(world.clock(winner), ttl)),
+    };
     // A synchronous standby need not ask those that are not; an operator may choose whom he likes.
     if !settled || !patient || world.scenario.settings.is_synchronous() || world.zk.committed.failover.is_some() {
         return;

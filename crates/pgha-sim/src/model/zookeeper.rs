@@ -45,6 +45,8 @@ pub struct Tree {
     pub failsafe: FailsafeRecord,
     /// `members`, with the session that owns each.
     pub members: BTreeMap<usize, (Member, SessionId)>,
+    /// Version of `status`: counts renewals.
+    pub renewals: i32,
     /// `status`: the leader's position.
     pub optime: Lsn,
     /// `status`: slots that WAL is kept for.
@@ -68,6 +70,8 @@ pub enum Write {
         epoch: Epoch,
         /// Create `initialize` as well.
         initialize: bool,
+        /// Delete the `leader` of another, if its newest renewal is this one.
+        evict: Option<i32>,
     },
     /// Replace `leader` of another session of the same member.
     Reown {
@@ -177,9 +181,14 @@ impl Tree {
             })
         };
         match write {
-            Write::Take { version, epoch, initialize } => {
+            Write::Take { version, epoch, initialize, evict } => {
                 next.epoch = raise(*version, *epoch)?;
-                if self.leader.is_some() || (*initialize && self.initialize != Initialize::Absent) {
+                // What is to be deleted must be there.
+                let evicted = evict.is_some_and(|renewal| self.renewals == renewal || unchecked);
+                if self.leader.is_some() != evict.is_some() || evict.is_some() && !evicted {
+                    return None;
+                }
+                if *initialize && self.initialize != Initialize::Absent {
                     return None;
                 }
                 next.leader = Some((who, session));
@@ -194,6 +203,7 @@ impl Tree {
             }
             Write::Renew { version, optime, retain, .. } => {
                 current(*version).then_some(())?;
+                next.renewals += 1;
                 next.optime = *optime;
                 next.retained.clone_from(retain);
             }
@@ -406,7 +416,7 @@ mod tests {
     #[test]
     fn a_late_release_of_a_former_leader_fails() {
         let names = ["a", "b"].map(|name| NodeName::try_from(name).expect("a name"));
-        let take = |version, epoch| Write::Take { version, epoch: Epoch(epoch), initialize: false };
+        let take = |version, epoch| Write::Take { version, epoch: Epoch(epoch), initialize: false, evict: None };
         let first = Tree::default().apply(&names, 0, 1, &take(None, 1), false).expect("vacant");
         assert!(first.apply(&names, 1, 2, &take(Some(0), 2), false).is_none(), "two leaders");
         let vacant = first.without(1).expect("it owned the leadership");
