@@ -76,6 +76,8 @@ const RECONNECTING: Duration = Duration::from_millis(200);
 pub(crate) struct ZooKeeper {
     hosts: String,
     session_timeout: Duration,
+    /// A server that does not answer for so long is left for another; so is one that cannot be reached.
+    server_timeout: Duration,
     paths: Arc<Paths>,
     me: NodeName,
     client: Option<Client>,
@@ -93,6 +95,7 @@ impl ZooKeeper {
         Self {
             hosts: config.zookeeper.hosts.join(","),
             session_timeout: config.timing().ttl.duration(),
+            server_timeout: config.timing().heartbeat.duration(),
             paths: Arc::new(Paths::new(&config.namespace, &config.cluster)),
             me: config.name.clone(),
             client: None,
@@ -127,10 +130,15 @@ impl ZooKeeper {
     }
 
     async fn connect(&mut self, deadline: Duration) -> Result<(), DcsError> {
-        let (hosts, timeout) = (self.hosts.clone(), self.session_timeout);
+        let (hosts, timeout, server_timeout) = (self.hosts.clone(), self.session_timeout, self.server_timeout);
         let connecting = self.connecting.get_or_insert_with(|| {
             tokio::spawn(async move {
-                Client::connector().with_session_timeout(timeout).with_detached().connect(&hosts).await
+                Client::connector()
+                    .with_session_timeout(timeout)
+                    .with_connection_timeout(server_timeout)
+                    .with_detached()
+                    .connect(&hosts)
+                    .await
             })
         });
         let Ok(connected) = tokio::time::timeout(deadline, &mut *connecting).await else {

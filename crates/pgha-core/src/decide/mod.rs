@@ -371,7 +371,7 @@ fn rules(view: View<'_>) -> ControlFlow<Decision, Infallible> {
         Some(leader) if leader.name == view.settings.me => leader::decide(view, cluster, leader.is_my_session),
         Some(_) if is_vacant(view.settings, &view.memory, view.obs, cluster) => vacant::decide(view, cluster),
         Some(leader) => {
-            let lapses = lapses_at(view.settings, &view.memory, view.obs).filter(|at| *at > view.now());
+            let lapses = lapses_at(view.settings, &view.memory, view.obs, cluster).filter(|at| *at > view.now());
             let left = lapses.map_or(Millis(u64::MAX), |at| at.since(view.now()));
             standby::decide(view, cluster, &leader.name).within(left)
         }
@@ -385,15 +385,18 @@ fn is_vacant(settings: &Settings, memory: &Memory, obs: &Observation, cluster: &
     leader.name != settings.me
         && matches!(cluster.initialize, Initialize::Done(_))
         && cluster.epoch.version.is_some()
-        && lapses_at(settings, memory, obs).is_some_and(|at| obs.now >= at)
+        && lapses_at(settings, memory, obs, cluster).is_some_and(|at| obs.now >= at)
 }
 
-/// When the leadership of another counts as vacant if nothing more is heard of it. A leader that was without ZooKeeper, as
-/// this member was, has time to come back.
-fn lapses_at(settings: &Settings, memory: &Memory, obs: &Observation) -> Option<Instant> {
+/// When the leadership of another counts as vacant if nothing more is heard of it.
+///
+/// Where commits do not wait, a leader that was without ZooKeeper, as this member was, has time to come back: it has all of
+/// them. A synchronous standby has them too, and need not wait.
+fn lapses_at(settings: &Settings, memory: &Memory, obs: &Observation, cluster: &Cluster) -> Option<Instant> {
     let timing = &settings.timing;
-    let back = memory.answered_since? + timing.heartbeat + timing.heartbeat;
-    Some(back.max(obs.pulse?.seen + timing.eviction()))
+    let synchronous = cluster_settings(cluster).is_synchronous() && cluster.sync.leader.is_some();
+    let grace = if synchronous { Millis(0) } else { timing.heartbeat + timing.heartbeat };
+    Some((memory.answered_since? + grace).max(obs.pulse?.seen + timing.eviction()))
 }
 
 /// Takes note of what ended and what changed since the last decision.

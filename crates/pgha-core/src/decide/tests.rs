@@ -883,8 +883,13 @@ fn a_leader_that_does_not_renew_is_evicted() {
     assert_eq!(decision.reason, Reason::Evicting { leader: name("peer") });
     let take = Action::TakeLeadership { version: Some(2), epoch: Epoch(4), initialize: false, evict: Some(12) };
     assert_eq!(decision.actions, [take]);
-    // ZooKeeper was away: the leader may have had no way to renew.
-    let decision = decide(&settings(), &answered(1999), &obs);
+    // ZooKeeper was away: the leader may have had no way to renew, and where commits do not wait it alone has all of them.
+    let decision = decide(&settings(), &answered(0), &obs);
+    assert_eq!(decision.reason, Reason::Evicting { leader: name("peer") });
+    let mut asynchronous = cluster(Some("peer"));
+    asynchronous.config = Some(ClusterSettings::default());
+    let decision =
+        decide(&settings(), &answered(1999), &Observation { pulse: obs.pulse, ..observe(asynchronous, standby()) });
     assert_eq!((decision.reason.code(), decision.wake), ("following", Millis(1)));
     // Whoever may not lead does not evict either.
     let settings = Settings { nofailover: true, ..settings() };
