@@ -13,7 +13,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    Direction, Error, Image, Kind, Node, Output, Result, command, guest, keys,
+    Direction, Disk, Error, Image, Kind, Node, Output, Result, command, disk, guest, keys,
     lock::Lock,
     machine, mount, net, netns, nspawn, power,
     process::{self, Process},
@@ -303,6 +303,30 @@ impl Host {
             Kind::Container => Ok(()),
             Kind::Machine => machine::make_disk(&self.node, &self.image.packages()),
         }
+    }
+
+    // ---- disks
+
+    /// Whether it has a disk of its own for this.
+    pub fn has_disk(&self, disk: Disk) -> bool {
+        disk::is_fitted(&self.node, disk)
+    }
+
+    /// Puts a disk into a container that is off; what is in its place so far moves there.
+    pub fn fit_disk(&self, disk: Disk) -> Result<()> {
+        let _lock = self.lock()?;
+        if self.node.kind == Kind::Machine {
+            return Err(self.keeps_its_disk());
+        }
+        if self.is_on()? {
+            return Err(Error::State(format!("host {} is on: no disk can be put in", self.name())));
+        }
+        disk::fit(&self.node, &self.image, disk)
+    }
+
+    /// Makes a disk fail: nothing can be written to it any more until the host is switched off and on.
+    pub fn fail_disk(&self, disk: Disk) -> Result<()> {
+        disk::fail(&self.node, disk)
     }
 
     // ---- network

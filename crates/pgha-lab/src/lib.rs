@@ -3,12 +3,13 @@
 //!
 //! [`Lab::up`] and [`Lab::up_hosts`] give running hosts, [`Lab::host`] one of them, [`workload`] the clients that write
 //! while faults happen, [`cluster`] what the agents of an installed cluster say.
-//! Everything lives in network namespaces, in `/var/lib/pgha-lab` and in `/var/cache/pgha-lab`; nothing else of the
+//! Everything lives in network namespaces, on loop devices, in `/var/lib/pgha-lab` and in `/var/cache/pgha-lab`; nothing else of the
 //! machine is touched. The lab knows no other crate of the workspace: it drives their binaries as a user would.
 
 mod apt;
 mod cgroup;
 mod command;
+mod disk;
 mod error;
 mod guest;
 mod host;
@@ -34,6 +35,7 @@ pub mod sql;
 pub mod workload;
 
 pub use command::{Output, quote};
+pub use disk::Disk;
 pub use error::{Error, Result};
 pub use host::{Host, Target};
 pub use image::Image;

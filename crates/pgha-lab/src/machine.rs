@@ -12,7 +12,7 @@ use crate::{Error, Node, Result, cgroup, command, mount, power, process::Process
 
 const QEMU: &str = "qemu-system-x86_64";
 /// Not in everybody's PATH.
-const MKFS: &str = "/usr/sbin/mkfs.ext4";
+pub(crate) const MKFS: &str = "/usr/sbin/mkfs.ext4";
 /// Of which the empty part takes no room.
 const DISK: &str = "8G";
 const MEMORY: &str = "2048";

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::{
-    Image, Kind, Node, Result, cgroup, mount, power,
+    Image, Kind, Node, Result, cgroup, disk, mount, power,
     process::{self, Process},
 };
 
@@ -26,7 +26,7 @@ pub(crate) fn inside(node: &Node) -> Result<Vec<Process>> {
     process::find(|process| process.namespace("pid") == Some(space))
 }
 
-/// Mounts the disk and returns the command that starts process 1 on it.
+/// Mounts the disks and returns the command that starts process 1 on it.
 pub(crate) fn prepare(node: &Node, image: &Image) -> Result<Command> {
     mount::overlay(&image.root(), &node.dir())?;
     let mut shell = cgroup::command(&power::group(node), "setsid")?;
@@ -37,6 +37,7 @@ pub(crate) fn prepare(node: &Node, image: &Image) -> Result<Command> {
         .arg(format!("--directory={}", node.root().display()))
         .arg(format!("--network-namespace-path=/run/netns/{}", node.namespace()))
         .arg(format!("--capability={CAPABILITIES}"))
-        .arg(format!("--bind-ro={}:/srv/packages", image.packages().display()));
+        .arg(format!("--bind-ro={}:/srv/packages", image.packages().display()))
+        .args(disk::attach(node)?);
     Ok(shell)
 }

@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 use crate::{Error, Kind, Node, Result};
 
 /// Commands the lab calls and the Debian packages that bring them.
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 11] = [
     ("systemd-nspawn", "systemd-container"),
     ("mmdebstrap", "mmdebstrap"),
     ("apt-ftparchive", "apt-utils"),
@@ -16,9 +16,10 @@ const TOOLS: [(&str, &str); 10] = [
     ("nsenter", "util-linux"),
     ("setsid", "util-linux"),
     ("journalctl", "systemd"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 /// What virtual machines need beyond that.
-const MACHINE_TOOLS: [(&str, &str); 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.ext4", "e2fsprogs")];
+const MACHINE_TOOLS: [(&str, &str); 1] = [("qemu-system-x86_64", "qemu-system-x86")];
 /// The release that hosts run, and that the machine must run for its mirrors to serve them.
 pub(crate) const SUITE: &str = "bookworm";
 

@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// Where report.md and report.json go [default: target/faults]
     #[arg(long, value_name = "DIRECTORY")]
     into: Option<PathBuf>,
-    /// Make a host a virtual machine, and play what needs its kernel watchdog (adds ten minutes: it is emulated)
+    /// Make a host a virtual machine, and play what needs its clock and its kernel watchdog (adds ten minutes: it is emulated)
     #[arg(long)]
     machine: bool,
     /// Leave the cluster running at the end

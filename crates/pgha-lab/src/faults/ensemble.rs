@@ -105,7 +105,7 @@ fn lost_together(scene: &Scene<'_>) -> Result<String> {
 }
 
 fn stopped(scene: &Scene<'_>, failsafe: bool) -> Result<String> {
-    set(scene, &format!("failsafe_mode={failsafe}"))?;
+    scene.set(&format!("failsafe_mode={failsafe}"))?;
     // The leader records whom to ask; members take the setting up at their next turn.
     thread::sleep(Duration::from_secs(3));
     for name in DATABASES {
@@ -117,15 +117,6 @@ fn stopped(scene: &Scene<'_>, failsafe: bool) -> Result<String> {
     }
     scene.writes()?;
     let told = scene.settled()?;
-    set(scene, "failsafe_mode=null")?;
+    scene.set("failsafe_mode=null")?;
     Ok(told)
-}
-
-/// Changes a setting, as soon as the ensemble takes it.
-fn set(scene: &Scene<'_>, setting: &str) -> Result<()> {
-    let host = scene.primary()?;
-    until(&format!("{setting} in the cluster's settings"), SOON, || {
-        let set = host.exec(&format!("pghactl config set {setting}"))?;
-        Ok(if set.success() { Ok(()) } else { Err(set.stderr) })
-    })
 }

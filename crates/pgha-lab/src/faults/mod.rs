@@ -2,12 +2,15 @@
 //! the balancer: no acknowledged row may be lost, no two databases may write at once, the clients may not wait for long,
 //! and the cluster must become complete again by itself.
 
+mod clock;
 mod crossing;
+mod disk;
 mod ensemble;
 mod network;
 mod operator;
 mod power;
 mod process;
+mod rejoin;
 mod report;
 mod scene;
 mod watchdog;
@@ -46,7 +49,7 @@ pub struct Fault {
     pub name: &'static str,
     /// Played by every test run, not only by `cargo xtask faults`.
     pub essential: bool,
-    /// Needs a database on a virtual machine with a kernel watchdog.
+    /// Needs a database on a virtual machine, with a clock and a kernel watchdog of its own.
     pub machine: bool,
     patience: Patience,
     play: fn(&Scene<'_>) -> Result<String>,
@@ -111,7 +114,10 @@ impl std::fmt::Display for Outcome {
 /// Every fault, those of every test run first in each group.
 pub fn all() -> impl Iterator<Item = &'static Fault> {
     let groups = [power::FAULTS, network::FAULTS, process::FAULTS, operator::FAULTS, ensemble::FAULTS];
-    groups.into_iter().chain([crossing::FAULTS, watchdog::FAULTS]).flatten()
+    groups
+        .into_iter()
+        .chain([crossing::FAULTS, disk::FAULTS, rejoin::FAULTS, watchdog::FAULTS, clock::FAULTS])
+        .flatten()
 }
 
 impl Fault {

@@ -9,7 +9,7 @@ use std::{
 use super::{CONVERGED, SOME, SOON};
 use crate::{
     Error, Host, Result, Target,
-    cluster::{Cluster, Complete, DATABASES},
+    cluster::{Cluster, Complete, DATABASES, until},
     workload::Workload,
 };
 
@@ -74,6 +74,15 @@ impl Scene<'_> {
         Ok(format!("{} {verb}", after.primary))
     }
 
+    /// Changes a setting of the cluster, as soon as the ensemble takes it.
+    pub(super) fn set(&self, setting: &str) -> Result<()> {
+        let host = self.host(&self.before.sync)?;
+        until(&format!("{setting} in the cluster's settings"), SOON, || {
+            let set = host.exec(&format!("pghactl config set {setting}"))?;
+            Ok(if set.success() { Ok(()) } else { Err(set.stderr) })
+        })
+    }
+
     /// Does to the cluster what must leave the same Postgres the primary, for longer than a session lasts.
     pub(super) fn undisturbed(&self, disturb: impl FnOnce(&Host) -> Result<()>) -> Result<String> {
         let host = self.primary()?;
@@ -113,6 +122,22 @@ impl Scene<'_> {
         let _ended = host.thaw(unit);
         Ok(result)
     }
+}
+
+/// Makes a host the primary of a complete cluster.
+pub(super) fn lead(cluster: &Cluster<'_>, host: &Host, limit: Duration) -> Result<Complete> {
+    let before = cluster.await_complete(limit)?;
+    if before.primary == host.name() {
+        return Ok(before);
+    }
+    // With both standbys synchronous either may take over.
+    host.run("pghactl config set synchronous_node_count=2")?;
+    until(&format!("{} as the primary", host.name()), limit, || {
+        let asked = host.exec(&format!("pghactl switchover --candidate {} --yes", host.name()))?;
+        Ok(if asked.success() { Ok(()) } else { Err(asked.stderr) })
+    })?;
+    host.run("pghactl config set synchronous_node_count=null")?;
+    cluster.await_complete(limit)
 }
 
 /// What tells one run of Postgres from another: its number and when it started.

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Fault, Patience, scene::Scene};
+use super::{
+    Fault, Patience,
+    scene::{Scene, lead},
+};
 use crate::{
     Error, Kind, Result,
     cluster::{Cluster, DATABASES, until},
@@ -66,15 +69,5 @@ pub(super) fn prepare(cluster: &Cluster<'_>) -> Result<()> {
             "no database is on a virtual machine; `cargo xtask faults --machine` makes one".to_owned(),
         ));
     };
-    if cluster.await_complete(BACK)?.primary == machine.name() {
-        return Ok(());
-    }
-    // With both standbys synchronous either may take over.
-    machine.run("pghactl config set synchronous_node_count=2")?;
-    until(&format!("{} as the primary", machine.name()), BACK, || {
-        let asked = machine.exec(&format!("pghactl switchover --candidate {} --yes", machine.name()))?;
-        Ok(if asked.success() { Ok(()) } else { Err(asked.stderr) })
-    })?;
-    machine.run("pghactl config set synchronous_node_count=null")?;
-    cluster.await_complete(BACK).map(drop)
+    lead(cluster, machine, BACK).map(drop)
 }

@@ -1,0 +1,108 @@
+//! Disks of a container beside the one that all hosts share: an image each, mounted in its place while the power is on.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{Error, Image, Node, Result, command, machine, mount};
+
+/// Of which the empty part takes no room.
+const SIZE: &str = "8G";
+/// Not in everybody's PATH.
+const FSCK: &str = "/usr/sbin/e2fsck";
+/// Errors that it could correct end it with a code of up to 3.
+const CORRECTED: std::ops::RangeInclusive<i32> = 0..=3;
+
+/// What a container can have a disk of its own for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// Data directories of Postgres.
+    Databases,
+    /// WAL.
+    Wal,
+}
+
+impl Disk {
+    /// One that is mounted inside another one comes after it.
+    const ALL: [Self; 2] = [Self::Databases, Self::Wal];
+
+    /// Where it is inside the host. Both are where the agent's sandbox lets it write.
+    pub fn mount_point(self) -> &'static str {
+        match self {
+            Self::Databases => "/var/lib/postgresql",
+            Self::Wal => "/var/lib/postgresql/wal",
+        }
+    }
+
+    /// Where it is mounted outside.
+    fn place(self, node: &Node) -> PathBuf {
+        let name = match self {
+            Self::Databases => "databases",
+            Self::Wal => "wal",
+        };
+        node.dir().join("disks").join(name)
+    }
+
+    fn image(self, node: &Node) -> PathBuf {
+        self.place(node).with_extension("img")
+    }
+}
+
+/// Whether the host has it.
+pub(crate) fn is_fitted(node: &Node, disk: Disk) -> bool {
+    disk.image(node).exists()
+}
+
+/// Makes it for a host that is off, with what is in its place on the host's shared disk.
+pub(crate) fn fit(node: &Node, image: &Image, disk: Disk) -> Result<()> {
+    mount::overlay(&image.root(), &node.dir())?;
+    let content = node.root().join(disk.mount_point().trim_start_matches('/'));
+    fs::create_dir_all(&content).map_err(Error::io("creating", &content))?;
+    let owner = fs::metadata(&content).map_err(Error::io("looking at", &content))?;
+    let place = disk.place(node);
+    fs::create_dir_all(&place).map_err(Error::io("creating", &place))?;
+    // Given its name when it is whole: a host whose making was interrupted has none.
+    let new = place.with_extension("new");
+    command::run(
+        Command::new(machine::MKFS)
+            // Nothing is kept back for root: full is full for everybody.
+            .args(["-q", "-F", "-m", "0", "-E"])
+            .arg(format!("root_owner={}:{}", owner.uid(), owner.gid()))
+            .arg("-d")
+            .args([&content, &new])
+            .arg(SIZE),
+    )?;
+    fs::rename(&new, disk.image(node)).map_err(Error::io("completing", &new))?;
+    mount::release(&node.dir())
+}
+
+/// Checks and mounts what the host has, and returns what tells nspawn of it.
+pub(crate) fn attach(node: &Node) -> Result<Vec<String>> {
+    let fitted = Disk::ALL.into_iter().filter(|disk| is_fitted(node, *disk));
+    let attach = |disk: Disk| {
+        let (image, place) = (disk.image(node), disk.place(node));
+        let mut check = Command::new(FSCK);
+        check.arg("-p").arg(&image);
+        let checked = command::capture(&mut check)?;
+        if !CORRECTED.contains(&checked.code) {
+            return Err(command::failure(command::display(&check), &checked));
+        }
+        command::run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).args([&image, &place]))?;
+        Ok(format!("--bind={}:{}", place.display(), disk.mount_point()))
+    };
+    fitted.map(attach).collect()
+}
+
+/// Lets the file system find an error, as on a disk that begins to fail: from then on every write ends with EROFS, those
+/// to open files too, until it was checked. A remount is no way there: it is refused while a file is open for writing, and
+/// where only a bind mount is made read-only, whoever has a file open writes on.
+pub(crate) fn fail(node: &Node, disk: Disk) -> Result<()> {
+    let mounted = ["--noheadings", "--output=SOURCE", "--mountpoint"];
+    let device = command::run(Command::new("findmnt").args(mounted).arg(disk.place(node)))?;
+    let name = Path::new(device.trim()).file_name().unwrap_or_default();
+    let trigger = Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error");
+    fs::write(&trigger, "1").map_err(Error::io("writing", &trigger))
+}
