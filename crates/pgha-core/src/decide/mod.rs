@@ -181,6 +181,8 @@ pub struct SlotCopying {
 pub struct DiskTrouble {
     /// Since when.
     pub since: Instant,
+    /// Since when no WAL gets through to it.
+    pub stuck: Instant,
     /// How far a primary's WAL was: while it gets on the disk cannot be that bad.
     pub flushed: Option<Lsn>,
 }
@@ -305,7 +307,13 @@ impl View<'_> {
 
     /// The disk, once it has been unsound for so long that it is no passing thing.
     fn failing_disk(&self) -> Option<Disk> {
-        let lasts = self.memory.disk.is_some_and(|trouble| self.now().since(trouble.since) >= self.timing().ttl);
+        let ttl = self.timing().ttl;
+        let lasts = self.memory.disk.is_some_and(|trouble| {
+            // A query that fills it with temporary files is soon over. A disk that stays full still takes the record of
+            // each transaction that fails for want of space.
+            let full = self.obs.disk == Disk::Full && self.now().since(trouble.since) >= ttl + ttl;
+            full || self.now().since(trouble.stuck) >= ttl
+        });
         (lasts && self.obs.disk != Disk::Sound).then_some(self.obs.disk)
     }
 
@@ -451,8 +459,13 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         _ => None,
     };
     let flushed = primary.map(|primary| primary.flushed);
-    let same = memory.disk.filter(|trouble| flushed.is_none() || trouble.flushed == flushed);
-    memory.disk = (obs.disk != Disk::Sound).then(|| same.unwrap_or(DiskTrouble { since: obs.now, flushed }));
+    memory.disk = (obs.disk != Disk::Sound).then(|| match memory.disk {
+        Some(trouble) if flushed.is_none() || trouble.flushed == flushed => trouble,
+        known => {
+            let since = known.map_or(obs.now, |trouble| trouble.since);
+            DiskTrouble { since, stuck: obs.now, flushed }
+        }
+    });
     if let Dcs::Seen(cluster) = &obs.dcs {
         if let Some(settings) = &cluster.config {
             memory.permanent.extend(settings.permanent_slots.keys().cloned());

@@ -914,7 +914,8 @@ fn a_peer_that_is_ahead_and_cannot_lead_is_not_waited_for() {
 
 /// The disk has been broken for so long, and no WAL got through.
 fn broken(millis: u64) -> Memory {
-    let disk = DiskTrouble { since: NOW - Millis(millis), flushed: Some(Lsn(1000)) };
+    let since = NOW - Millis(millis);
+    let disk = DiskTrouble { since, stuck: since, flushed: Some(Lsn(1000)) };
     Memory { disk: Some(disk), near: [name("peer")].into(), ..Memory::default() }
 }
 
@@ -926,6 +927,11 @@ fn a_failing_disk_gives_the_leadership_away_and_does_not_take_it() {
     let decision = decide(&settings(), &memory, &obs);
     assert_eq!((decision.reason.code(), decision.actions.last()), ("disk_failing", Some(&Action::Fence)));
     assert_eq!(said(&obs)[0], "leading", "a moment is no reason");
+    let mut moves = broken(11_999);
+    moves.disk = moves.disk.map(|disk| DiskTrouble { flushed: Some(Lsn(900)), ..disk });
+    assert_eq!(decide(&settings(), &moves, &obs).reason.code(), "leading", "WAL gets through");
+    moves.disk = moves.disk.map(|disk| DiskTrouble { since: NOW - Millis(12_000), ..disk });
+    assert_eq!(decide(&settings(), &moves, &obs).reason.code(), "disk_failing", "it stays full");
     obs.postgres = stopped(ControlState::InProduction);
     let decision = decide(&settings(), &memory, &obs);
     assert!(matches!(decision.actions[..], [Action::ReleaseLeadership { .. }, ..]), "{decision:?}");

@@ -151,7 +151,7 @@ fn memory() -> Memory {
         away: [(name("db-3").slot(), Instant(1))].into(),
         taken_with: Some(4),
         down_since: Some(Instant(2)),
-        disk: Some(DiskTrouble { since: Instant(3), flushed: Some(Lsn(4)) }),
+        disk: Some(DiskTrouble { since: Instant(3), stuck: Instant(3), flushed: Some(Lsn(4)) }),
         copying: Some(SlotCopying { since: Instant(7), done: Some(Instant(8)) }),
         slot_work: Some(Instant(9)),
         near: [name("db-2")].into(),
