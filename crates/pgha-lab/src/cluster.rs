@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     Error, Host, Lab, Result, http,
+    metrics::Metrics,
     sql::{Rows, Server},
 };
 
@@ -148,6 +149,14 @@ impl<'a> Cluster<'a> {
                     Err(names.fold(String::new(), |text, (name, answer)| format!("{text}\n  {name}: {}", told(answer))))
                 }
             })
+        })
+    }
+
+    /// What every agent's metrics say, in the order of [`DATABASES`]; `None` of one that does not answer.
+    pub fn metrics(&self) -> Result<Vec<Option<Metrics>>> {
+        self.every_agent(|agent| {
+            let answer = http::get(agent, "/metrics", ANSWER).ok().filter(|answer| answer.status == 200)?;
+            Some(Metrics::parse(&answer.body))
         })
     }
 

@@ -2,7 +2,7 @@
 //! counts rows.
 //!
 //! [`Lab::up`] and [`Lab::up_hosts`] give running hosts, [`Lab::host`] one of them, [`workload`] the clients that write
-//! while faults happen, [`cluster`] what the agents of an installed cluster say.
+//! while faults happen, [`cluster`] what the agents of an installed cluster say, [`calm`] whether they leave a healthy one alone.
 //! Everything lives in network namespaces, in `/var/lib/pgha-lab` and in `/var/cache/pgha-lab`; nothing else of the
 //! machine is touched. The lab knows no other crate of the workspace: it drives their binaries as a user would.
 
@@ -17,6 +17,7 @@ mod keys;
 mod lab;
 mod lock;
 mod machine;
+mod metrics;
 mod mount;
 mod net;
 mod netns;
@@ -26,6 +27,7 @@ mod process;
 mod qmp;
 mod topology;
 
+pub mod calm;
 pub mod cluster;
 pub mod faults;
 pub mod http;
@@ -38,6 +40,7 @@ pub use error::{Error, Result};
 pub use host::{Host, Target};
 pub use image::Image;
 pub use lab::{Lab, Status, down, purge, remove_on_signals};
+pub use metrics::Metrics;
 pub use net::Direction;
 pub use netns::within;
 pub use topology::{HostSpec, Kind, Node, layout, layout_hosts};

@@ -117,6 +117,11 @@ pub fn all() -> impl Iterator<Item = &'static Fault> {
 impl Fault {
     /// Plays it on a complete cluster; an error when a promise was broken.
     pub fn play(&self, cluster: &Cluster<'_>) -> Result<Outcome> {
+        self.play_with(cluster, Duration::ZERO)
+    }
+
+    /// The same where clients may wait longer by `allowance`, because the machine has more to do than it can.
+    pub fn play_with(&self, cluster: &Cluster<'_>, allowance: Duration) -> Result<Outcome> {
         if self.machine {
             watchdog::prepare(cluster)?;
         }
@@ -143,16 +148,16 @@ impl Fault {
             (complete(CONVERGED)?, finish()?)
         };
         let outcome = Outcome { told, complete_after, workload, appends, probe: probe.finish()? };
-        self.judge(&outcome)?;
+        self.judge(&outcome, allowance)?;
         same_everywhere(cluster)?;
         Ok(outcome)
     }
 
-    fn judge(&self, outcome: &Outcome) -> Result<()> {
+    fn judge(&self, outcome: &Outcome, allowance: Duration) -> Result<()> {
         let Outcome { workload, appends, probe, .. } = outcome;
         Error::unless(workload.holds(), || format!("a promise was broken:\n{workload}"))?;
         Error::unless(appends.holds(), || format!("what clients saw cannot have happened:\n{appends}"))?;
-        Error::unless(workload.longest_gap < self.patience.gap(), || {
+        Error::unless(workload.longest_gap < self.patience.gap() + allowance.as_secs_f64(), || {
             format!("nothing could be written for too long:\n{workload}")
         })?;
         let allowed = |kind| if kind == Act::Takes { self.patience.twofold() } else { 0.0 };
