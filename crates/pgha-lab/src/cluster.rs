@@ -72,10 +72,15 @@ impl<'a> Cluster<'a> {
         let Ok(Secrets { superuser_password }) = toml::from_str(&text) else {
             return Err(Error::State(format!("{} lacks a superuser_password", secrets.display())));
         };
+        Self::with_password(lab, superuser_password)
+    }
+
+    /// The same by the superuser's password.
+    pub(crate) fn with_password(lab: &'a Lab, password: String) -> Result<Self> {
         let balancer = Server {
             address: (lab.host(BALANCER)?.address(), DATABASE_PORT).into(),
             user: "postgres".to_owned(),
-            password: superuser_password,
+            password,
             database: "postgres".to_owned(),
         };
         Ok(Self { lab, balancer })

@@ -2,7 +2,8 @@
 //! counts rows.
 //!
 //! [`Lab::up`] and [`Lab::up_hosts`] give running hosts, [`Lab::host`] one of them, [`workload`] the clients that write
-//! while faults happen, [`cluster`] what the agents of an installed cluster say, [`calm`] whether they leave a healthy one alone.
+//! while faults happen, [`cluster`] what the agents of an installed cluster say, [`calm`] whether they leave a healthy one alone, [`bench`] what
+//! faults cost the clients of a cluster and of its [`peer`].
 //! Everything lives in network namespaces, in `/var/lib/pgha-lab` and in `/var/cache/pgha-lab`; nothing else of the
 //! machine is touched. The lab knows no other crate of the workspace: it drives their binaries as a user would.
 
@@ -27,10 +28,12 @@ mod process;
 mod qmp;
 mod topology;
 
+pub mod bench;
 pub mod calm;
 pub mod cluster;
 pub mod faults;
 pub mod http;
+pub mod peer;
 pub mod requirements;
 pub mod sql;
 pub mod workload;

@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask faults`, `cargo xtask soak`,
-//! `cargo xtask lab …`.
+//! `cargo xtask bench`, `cargo xtask lab …`.
 
+mod bench;
 mod coverage;
 mod demo;
 mod faults;
@@ -42,6 +43,8 @@ enum Chore {
     Faults(faults::Options),
     /// Play faults at random on a cluster with more load than it can bear, then see that it is left alone without them
     Soak(soak::Options),
+    /// Measure what faults cost clients, beside Patroni on the same kind of hosts
+    Bench(bench::Options),
     /// Count the lines of the rules that unit tests and simulated histories run through; under 95 % is an error
     Coverage,
     /// Test hosts: up, down, status, exec, power-off … (`cargo xtask lab help`)
@@ -72,6 +75,7 @@ fn act(chore: Chore) -> Result<ExitCode> {
         Chore::Test => test::run(),
         Chore::Faults(options) => faults::run(&options),
         Chore::Soak(options) => soak::run(&options),
+        Chore::Bench(options) => bench::run(&options),
         Chore::Coverage => coverage::run(),
         Chore::Lab { arguments } => {
             shell::run(shell::cargo().args(["build", "--quiet", "--package", "pgha-lab"]))?;

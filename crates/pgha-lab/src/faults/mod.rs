@@ -10,12 +10,16 @@ mod power;
 mod process;
 mod report;
 mod scene;
+mod software;
 mod watchdog;
 
 use std::time::{Duration, Instant};
 
-pub use self::report::{Entry, Report};
-use self::scene::Scene;
+pub use self::{
+    report::{Entry, Report},
+    software::{PGHA, Software},
+};
+pub(crate) use self::{scene::Scene, software::lose_power};
 use crate::{
     Error, Result, Target,
     cluster::{Cluster, DATABASES, until},
@@ -168,6 +172,11 @@ impl Fault {
 
 /// Undoes what a failed fault left, as far as an operator at the switch could.
 pub fn mend(cluster: &Cluster<'_>) -> Result<()> {
+    mend_of(cluster, &PGHA, CONVERGED)
+}
+
+/// The same for other software, which may take longer.
+pub(crate) fn mend_of(cluster: &Cluster<'_>, software: &Software, limit: Duration) -> Result<()> {
     for name in DATABASES {
         let host = cluster.host(name)?;
         if !host.is_on()? {
@@ -176,9 +185,9 @@ pub fn mend(cluster: &Cluster<'_>) -> Result<()> {
         }
         host.heal()?;
         host.thaw(&Target::Everything)?;
-        host.run("systemctl start pgha-zookeeper pgha-agent")?;
+        host.run(&format!("systemctl start {}", software.units.join(" ")))?;
     }
-    cluster.await_complete(CONVERGED)?;
+    cluster.await_complete(limit)?;
     Ok(())
 }
 
