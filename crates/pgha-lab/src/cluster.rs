@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     Error, Host, Lab, Result, http,
+    metrics::Metrics,
     sql::{Rows, Server},
 };
 
@@ -71,10 +72,15 @@ impl<'a> Cluster<'a> {
         let Ok(Secrets { superuser_password }) = toml::from_str(&text) else {
             return Err(Error::State(format!("{} lacks a superuser_password", secrets.display())));
         };
+        Self::with_password(lab, superuser_password)
+    }
+
+    /// The same by the superuser's password.
+    pub(crate) fn with_password(lab: &'a Lab, password: String) -> Result<Self> {
         let balancer = Server {
             address: (lab.host(BALANCER)?.address(), DATABASE_PORT).into(),
             user: "postgres".to_owned(),
-            password: superuser_password,
+            password,
             database: "postgres".to_owned(),
         };
         Ok(Self { lab, balancer })
@@ -148,6 +154,14 @@ impl<'a> Cluster<'a> {
                     Err(names.fold(String::new(), |text, (name, answer)| format!("{text}\n  {name}: {}", told(answer))))
                 }
             })
+        })
+    }
+
+    /// What every agent's metrics say, in the order of [`DATABASES`]; `None` of one that does not answer.
+    pub fn metrics(&self) -> Result<Vec<Option<Metrics>>> {
+        self.every_agent(|agent| {
+            let answer = http::get(agent, "/metrics", ANSWER).ok().filter(|answer| answer.status == 200)?;
+            Some(Metrics::parse(&answer.body))
         })
     }
 

@@ -1,10 +1,15 @@
-//! The project's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask faults`, `cargo xtask lab …`.
+//! The project's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask faults`, `cargo xtask soak`,
+//! `cargo xtask bench`, `cargo xtask lab …`.
 
+mod bench;
 mod coverage;
 mod demo;
 mod faults;
 mod packages;
+mod played;
+mod report;
 mod shell;
+mod soak;
 mod stage;
 mod test;
 
@@ -36,6 +41,10 @@ enum Chore {
     Test,
     /// Play every fault of hosts, processes, networks and the ensemble on a cluster under load, and report on it
     Faults(faults::Options),
+    /// Play faults at random on a cluster with more load than it can bear, then see that it is left alone without them
+    Soak(soak::Options),
+    /// Measure what faults cost clients, beside Patroni on the same kind of hosts
+    Bench(bench::Options),
     /// Count the lines of the rules that unit tests and simulated histories run through; under 95 % is an error
     Coverage,
     /// Test hosts: up, down, status, exec, power-off … (`cargo xtask lab help`)
@@ -65,6 +74,8 @@ fn act(chore: Chore) -> Result<ExitCode> {
         Chore::Demo { keep, prepared } => demo::run(keep, prepared),
         Chore::Test => test::run(),
         Chore::Faults(options) => faults::run(&options),
+        Chore::Soak(options) => soak::run(&options),
+        Chore::Bench(options) => bench::run(&options),
         Chore::Coverage => coverage::run(),
         Chore::Lab { arguments } => {
             shell::run(shell::cargo().args(["build", "--quiet", "--package", "pgha-lab"]))?;
@@ -72,5 +83,17 @@ fn act(chore: Chore) -> Result<ExitCode> {
             let status = shell::as_root(&program).args(arguments).status()?;
             Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(shell::code(status)) })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
     }
 }

@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitCode, ExitStatus},
 };
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +35,13 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
     let mut sudo = command("sudo");
     sudo.arg("--preserve-env=CARGO_TARGET_DIR,PGHA_BIN_DIR,RUST_BACKTRACE,TERM,NO_COLOR").arg("--").arg(program);
     sudo
+}
+
+/// This program once more, through sudo; its exit code is ours.
+pub(crate) fn again(arguments: &[String]) -> Result<ExitCode> {
+    let this = env::current_exe().context("finding this program")?;
+    let status = as_root(this).args(arguments).status().context("starting sudo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(code(status)) })
 }
 
 /// Whether sudo is not needed.

@@ -2,10 +2,7 @@
 
 use std::{process::Stdio, thread, time::Duration};
 
-use super::{
-    CONVERGED, Fault, Patience, SOON,
-    scene::{DATA, Scene},
-};
+use super::{CONVERGED, Fault, Patience, SOON, scene::Scene, software::DATA};
 use crate::{Error, Host, Result, quote};
 
 pub(super) const FAULTS: &[Fault] = &[

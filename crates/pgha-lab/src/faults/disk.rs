@@ -2,7 +2,8 @@
 
 use super::{
     CONVERGED, Fault, Patience, SOON,
-    scene::{DATA, Scene, lead},
+    scene::{Scene, lead},
+    software::DATA,
 };
 use crate::{Disk, Error, Host, Kind, Result, cluster::until};
 

@@ -13,12 +13,16 @@ mod process;
 mod rejoin;
 mod report;
 mod scene;
+mod software;
 mod watchdog;
 
 use std::time::{Duration, Instant};
 
-pub use self::report::{Entry, Report};
-use self::scene::Scene;
+pub use self::{
+    report::{Entry, Report},
+    software::{PGHA, Software},
+};
+pub(crate) use self::{scene::Scene, software::lose_power};
 use crate::{
     Error, Result, Target,
     cluster::{Cluster, DATABASES, until},
@@ -123,6 +127,11 @@ pub fn all() -> impl Iterator<Item = &'static Fault> {
 impl Fault {
     /// Plays it on a complete cluster; an error when a promise was broken.
     pub fn play(&self, cluster: &Cluster<'_>) -> Result<Outcome> {
+        self.play_with(cluster, Duration::ZERO)
+    }
+
+    /// The same where clients may wait longer by `allowance`, because the machine has more to do than it can.
+    pub fn play_with(&self, cluster: &Cluster<'_>, allowance: Duration) -> Result<Outcome> {
         if self.machine {
             watchdog::prepare(cluster)?;
         }
@@ -149,16 +158,16 @@ impl Fault {
             (complete(CONVERGED)?, finish()?)
         };
         let outcome = Outcome { told, complete_after, workload, appends, probe: probe.finish()? };
-        self.judge(&outcome)?;
+        self.judge(&outcome, allowance)?;
         same_everywhere(cluster)?;
         Ok(outcome)
     }
 
-    fn judge(&self, outcome: &Outcome) -> Result<()> {
+    fn judge(&self, outcome: &Outcome, allowance: Duration) -> Result<()> {
         let Outcome { workload, appends, probe, .. } = outcome;
         Error::unless(workload.holds(), || format!("a promise was broken:\n{workload}"))?;
         Error::unless(appends.holds(), || format!("what clients saw cannot have happened:\n{appends}"))?;
-        Error::unless(workload.longest_gap < self.patience.gap(), || {
+        Error::unless(workload.longest_gap < self.patience.gap() + allowance.as_secs_f64(), || {
             format!("nothing could be written for too long:\n{workload}")
         })?;
         let allowed = |kind| if kind == Act::Takes { self.patience.twofold() } else { 0.0 };
@@ -169,6 +178,11 @@ impl Fault {
 
 /// Undoes what a failed fault left, as far as an operator at the switch could.
 pub fn mend(cluster: &Cluster<'_>) -> Result<()> {
+    mend_of(cluster, &PGHA, CONVERGED)
+}
+
+/// The same for other software, which may take longer.
+pub(crate) fn mend_of(cluster: &Cluster<'_>, software: &Software, limit: Duration) -> Result<()> {
     for name in DATABASES {
         let host = cluster.host(name)?;
         if !host.is_on()? {
@@ -177,9 +191,9 @@ pub fn mend(cluster: &Cluster<'_>) -> Result<()> {
         }
         host.heal()?;
         host.thaw(&Target::Everything)?;
-        host.run("systemctl start pgha-zookeeper pgha-agent")?;
+        host.run(&format!("systemctl start {}", software.units.join(" ")))?;
     }
-    cluster.await_complete(CONVERGED)?;
+    cluster.await_complete(limit)?;
     Ok(())
 }
 

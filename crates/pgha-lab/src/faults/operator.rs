@@ -1,7 +1,7 @@
 //! What operators do: switch over, stop, restart, upgrade.
 
-use super::{Fault, Patience, scene::Scene};
-use crate::{Error, Result};
+use super::{Fault, Patience, scene::Scene, software::PGHA};
+use crate::{Error, Result, cluster::Complete};
 
 const AGENT: &str = "/usr/local/bin/pgha-agent";
 
@@ -49,8 +49,8 @@ pub(super) const FAULTS: &[Fault] = &[
 ];
 
 fn switchover(scene: &Scene<'_>) -> Result<String> {
-    let candidate = &scene.before.sync;
-    scene.host(&scene.before.other)?.run(&format!("pghactl switchover --candidate {candidate} --yes"))?;
+    let Complete { primary, sync: candidate, other } = &scene.before;
+    PGHA.switch_over(&scene.host(other)?, primary, candidate)?;
     let told = scene.settled()?;
     Error::unless(told == format!("{candidate} took over"), || format!("{told}, and not {candidate}"))?;
     Ok(told)

@@ -2,7 +2,8 @@
 
 use super::{
     Fault, Patience,
-    scene::{DATA, Scene, writable},
+    scene::{Scene, writable},
+    software::PGHA,
 };
 use crate::{Error, Result, Target};
 
@@ -29,7 +30,7 @@ pub(super) const FAULTS: &[Fault] = &[
         essential: true,
         machine: false,
         patience: Patience::Hiccup,
-        play: |scene| scene.undisturbed(|host| host.kill(&Target::unit("pgha-agent")).map(drop)),
+        play: |scene| scene.undisturbed(|host| PGHA.kill_agent(host)),
     },
     Fault {
         slug: "postgres-frozen",
@@ -66,7 +67,7 @@ pub(super) const FAULTS: &[Fault] = &[
 ];
 
 fn postmaster_killed(scene: &Scene<'_>) -> Result<String> {
-    scene.primary()?.run(&format!("kill -KILL $(head --lines=1 {DATA}/postmaster.pid)"))?;
+    PGHA.kill_postmaster(&scene.primary()?)?;
     scene.writes()?;
     scene.settled()
 }
@@ -84,7 +85,7 @@ fn backend_killed(scene: &Scene<'_>) -> Result<String> {
 /// the guard is left to end the old primary.
 fn agent_frozen(scene: &Scene<'_>) -> Result<String> {
     let host = scene.primary()?;
-    Scene::keep_frozen(&host, &Target::unit("pgha-agent"), || {
+    PGHA.keep_agent_frozen(&host, || {
         let successor = scene.successor()?;
         Error::unless(!writable(&host)?, || format!("{} still takes writes, and {successor}", host.name()))?;
         Ok(successor)
@@ -104,7 +105,7 @@ fn postgres_frozen(scene: &Scene<'_>) -> Result<String> {
 fn both_frozen(scene: &Scene<'_>) -> Result<String> {
     let host = scene.primary()?;
     let postgres = Target::unit("pgha-postgres");
-    let successor = Scene::keep_frozen(&host, &Target::unit("pgha-agent"), || {
+    let successor = PGHA.keep_agent_frozen(&host, || {
         host.freeze(&postgres)?;
         let successor = scene.successor()?;
         scene.writes()?;

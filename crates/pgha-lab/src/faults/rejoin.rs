@@ -112,6 +112,8 @@ fn grown_and_parted(scene: &Scene<'_>) -> Result<String> {
     for _ in 0..STATEMENTS {
         scene.cluster.write(&format!("insert into pgha_ballast {rows}"))?;
     }
+    // pg_rewind copies every block that has changed since the last checkpoint before the histories parted.
+    scene.cluster.write("checkpoint")?;
     let host = scene.primary()?;
     host.cut()?;
     thread::sleep(ALONE);

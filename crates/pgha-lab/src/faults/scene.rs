@@ -1,14 +1,16 @@
 //! What a fault is played on, and what faults have in common.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{CONVERGED, SOME, SOON};
+use super::{
+    CONVERGED, SOME, SOON,
+    software::{DATA, lose_power},
+};
 use crate::{
-    Error, Host, Result, Target,
+    Error, Host, Result,
     cluster::{Cluster, Complete, DATABASES, until},
     workload::Workload,
 };
@@ -16,22 +18,19 @@ use crate::{
 /// Longer than a session with `ZooKeeper` lasts: what an ended one does to the cluster has happened by then.
 const SESSION: Duration = Duration::from_secs(8);
 
-/// The data directory of the installed cluster.
-pub(super) const DATA: &str = "/var/lib/postgresql/15/pgha";
-
 /// A complete cluster under load, as it was before the fault.
-pub(super) struct Scene<'a> {
-    pub(super) cluster: &'a Cluster<'a>,
-    pub(super) workload: &'a Workload,
-    pub(super) before: Complete,
+pub(crate) struct Scene<'a> {
+    pub(crate) cluster: &'a Cluster<'a>,
+    pub(crate) workload: &'a Workload,
+    pub(crate) before: Complete,
 }
 
 impl Scene<'_> {
-    pub(super) fn host(&self, name: &str) -> Result<Host> {
+    pub(crate) fn host(&self, name: &str) -> Result<Host> {
         self.cluster.host(name)
     }
 
-    pub(super) fn primary(&self) -> Result<Host> {
+    pub(crate) fn primary(&self) -> Result<Host> {
         self.host(&self.before.primary)
     }
 
@@ -41,25 +40,16 @@ impl Scene<'_> {
     }
 
     /// Waits until somebody else is primary, and says who and when.
-    pub(super) fn successor(&self) -> Result<String> {
+    pub(crate) fn successor(&self) -> Result<String> {
         let started = Instant::now();
         let (name, seen) = self.cluster.await_successor(&self.before.primary, CONVERGED)?;
         let took = seen.saturating_duration_since(started).as_secs_f64();
         Ok(format!("{name} took over after {took:.1} s"))
     }
 
-    /// The same, while a host is switched off: it is dead at once, but that nothing of it is left on this machine takes
-    /// longer and must delay nobody.
+    /// The same, while a host is switched off.
     pub(super) fn successor_of_lost(&self, host: &Host) -> Result<String> {
-        thread::scope(|scope| {
-            let off = scope.spawn(|| host.power_off());
-            let successor = self.successor();
-            match off.join() {
-                Ok(off) => off?,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-            successor
-        })
+        lose_power(host, || self.successor())
     }
 
     /// Clients write, some more rows are acknowledged.
@@ -100,27 +90,6 @@ impl Scene<'_> {
         let complete = self.cluster.await_complete(CONVERGED)?;
         Error::unless(complete.primary == self.before.primary, || format!("{} leads now", complete.primary))?;
         Ok(format!("{} went on", self.before.primary))
-    }
-
-    /// Freezes a unit again and again, as systemd starts it anew, for as long as `meanwhile` lasts.
-    pub(super) fn keep_frozen<T>(host: &Host, unit: &Target, meanwhile: impl FnOnce() -> Result<T>) -> Result<T> {
-        host.freeze(unit)?;
-        let over = AtomicBool::new(false);
-        let result = thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    // Between its end and its next start there is nothing to freeze.
-                    let _between = host.freeze(unit);
-                    thread::sleep(Duration::from_millis(10));
-                }
-            });
-            let result = meanwhile();
-            over.store(true, Ordering::Relaxed);
-            result
-        })?;
-        // The present one may be awaiting its end already.
-        let _ended = host.thaw(unit);
-        Ok(result)
     }
 }
 

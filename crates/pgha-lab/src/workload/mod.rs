@@ -5,6 +5,7 @@ mod ledger;
 mod writer;
 
 pub mod append;
+pub mod load;
 pub mod probe;
 
 use std::{

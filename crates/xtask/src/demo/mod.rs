@@ -5,7 +5,7 @@ mod story;
 
 use std::{process::ExitCode, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use pgha_lab::{
     Lab,
     cluster::{self, Cluster},
@@ -32,10 +32,8 @@ pub(crate) fn run(keep: bool, prepared: bool) -> Result<ExitCode> {
         })?;
     }
     if !shell::is_root() {
-        let mut again = shell::as_root(std::env::current_exe().context("finding this program")?);
-        again.args(["demo", "--prepared"]).args(keep.then_some("--keep"));
-        let status = again.status().context("starting sudo")?;
-        return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(shell::code(status)) });
+        let words = ["demo", "--prepared"].into_iter().chain(keep.then_some("--keep"));
+        return shell::again(&words.map(str::to_owned).collect::<Vec<_>>());
     }
 
     pgha_lab::remove_on_signals()?;
