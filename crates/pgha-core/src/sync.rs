@@ -217,13 +217,14 @@ impl Voters {
     }
 }
 
-/// Decides one step for the primary `me`.
+/// Decides one step for the primary `me`. The `stalled` are connected, and do not confirm what there is.
 pub fn step(
     me: &NodeName,
     settings: &ClusterSettings,
     record: &SyncRecord,
     primary: &Primary,
     members: &BTreeMap<NodeName, Member>,
+    stalled: &BTreeSet<NodeName>,
     floor: &Floor,
 ) -> (Step, Floor) {
     let with = |leader: Option<&NodeName>, voters: Voters| SyncRecord {
@@ -254,7 +255,7 @@ pub fn step(
         // Somebody else changed the setting: Postgres does not wait for these, or for enough of them.
         return (recorded(known.between(&shown, &shown, &known.standbys)), Floor::default());
     }
-    let wanted = wanted(settings, record, primary, members);
+    let wanted = wanted(settings, record, primary, members, stalled);
     if wanted.is_empty() && settings.strict && !known.standbys.is_empty() {
         // Nothing is acknowledged without them: they go on having everything, and may take over.
         return (Step::Settled, floor.clone());
@@ -306,12 +307,14 @@ pub fn step(
     (recorded(next), floor)
 }
 
-/// The standbys that should be synchronous: by priority, then those recorded (stability), then those with most WAL.
+/// The standbys that should be synchronous: those that get on, by priority, then those recorded (stability), then those
+/// with most WAL.
 fn wanted(
     settings: &ClusterSettings,
     record: &SyncRecord,
     primary: &Primary,
     members: &BTreeMap<NodeName, Member>,
+    stalled: &BTreeSet<NodeName>,
 ) -> BTreeSet<NodeName> {
     let sender_of = |name: &NodeName| {
         // A member that is being copied connects too, and must not be taken for a standby.
@@ -334,7 +337,8 @@ fn wanted(
     {
         fit.retain(|(_, _, Reverse(flushed), _)| best.ahead_of(*flushed) <= most);
     }
-    fit.sort();
+    // Commits wait in vain for those that stall: anybody else is better, for as long as there is one.
+    fit.sort_by_key(|key| (stalled.contains(key.3), *key));
     let count = if settings.synchrony == Synchrony::Quorum { usize::MAX } else { settings.sync_count };
     let wanted: BTreeSet<NodeName> = fit.into_iter().take(count).map(|(_, _, _, name)| name.clone()).collect();
     if wanted.is_empty() || !wanted.is_disjoint(&record.standbys) {
@@ -407,6 +411,7 @@ mod tests {
             count in 1..4_usize,
             quorum: bool,
             changes_to in proptest::option::of((1..4_usize, any::<bool>())),
+            stalls in proptest::collection::vec(0..8_u8, 1..6),
         ) {
             let me = name("p");
             let standbys = [name("a"), name("b"), name("c")];
@@ -453,7 +458,9 @@ mod tests {
                             checkpointer_settled: defined != shown.is_empty(), senders,
                             slots: Slots::default(), checkpoint_pending: false,
                         };
-                        let (step, next) = step(&me, &settings, &record, &primary, &members, &floor);
+                        let stalls = stalls[turn % stalls.len()];
+                        let stalled = (0..3).filter(|i| stalls & (1 << i) != 0).map(|i| standbys[i].clone()).collect();
+                        let (step, next) = step(&me, &settings, &record, &primary, &members, &stalled, &floor);
                         floor = next;
                         match step {
                             Step::Claim(new) | Step::Record(new) => record = new,
@@ -507,7 +514,7 @@ mod tests {
                     flushed: Lsn(10), sync_names: shown.clone(), checkpointer_settled: true, senders,
                     slots: Slots::default(), checkpoint_pending: false,
                 };
-                let (step, next) = step(&me, &settings, &record, &primary, &members, &floor);
+                let (step, next) = step(&me, &settings, &record, &primary, &members, &BTreeSet::new(), &floor);
                 floor = next;
                 settled = step == Step::Settled;
                 match step {
@@ -553,7 +560,7 @@ mod tests {
                 slots: Slots::default(),
                 checkpoint_pending: false,
             };
-            let (step, next) = step(&me, &settings, &record, &primary, &members, &floor);
+            let (step, next) = step(&me, &settings, &record, &primary, &members, &BTreeSet::new(), &floor);
             floor = next;
             match step {
                 Step::Claim(new) | Step::Record(new) => record = new,
@@ -583,7 +590,8 @@ mod tests {
             (empty.clone(), "\"a\"", Step::SetNames(String::new())),
             (empty, "", Step::Settled),
         ] {
-            let decided = step(&me, &settings, &record, &primary(names), &BTreeMap::new(), &Floor::default());
+            let decided =
+                step(&me, &settings, &record, &primary(names), &BTreeMap::new(), &BTreeSet::new(), &Floor::default());
             assert_eq!(decided, (expected, Floor::default()));
         }
     }

@@ -178,7 +178,7 @@ impl World {
 
     /// A link is whole again.
     pub(crate) fn healed(&mut self, from: usize, to: usize) {
-        self.network.heal(from, to);
+        self.network.heal(from, to, self.now);
         self.deliver_held();
     }
 

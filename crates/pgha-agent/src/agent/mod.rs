@@ -207,6 +207,10 @@ impl Agent {
         }
         let background = |action: &Action| matches!(action, Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_));
         let acted = !decision.actions.iter().all(background);
+        if acted {
+            // What clients and balancers may know does not wait for what is done about it.
+            self.publish(&seen, &decision.reason);
+        }
         let mut failed = false;
         for action in decision.actions {
             tracing::debug!(?action, "doing");
@@ -223,11 +227,12 @@ impl Agent {
             }
         }
         self.take_acknowledgements();
-        self.publish(&seen, &decision.reason).await;
+        let member = self.publish(&seen, &decision.reason);
+        self.announce(&seen, &member).await;
         // After an action the world is another: look again soon, but not in a tight loop.
         self.failures = if failed { self.failures + 1 } else { 0 };
-        // What fails again and again is not tried twenty times a second.
-        let soon = 50 << self.failures.saturating_sub(1).min(6);
+        // What fails again and again is not tried fifty times a second.
+        let soon = 20 << self.failures.saturating_sub(1).min(7);
         let settle = Duration::from_millis(if acted && self.job.is_none() { soon } else { u64::MAX });
         Turn::Again(decision.wake.duration().min(settle).max(Duration::from_millis(10)))
     }

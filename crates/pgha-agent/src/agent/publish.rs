@@ -111,8 +111,8 @@ impl Published {
 }
 
 impl Agent {
-    /// Publishes one turn: first to REST, so that a balancer knows at once, then to ZooKeeper.
-    pub(super) async fn publish(&mut self, seen: &Seen, reason: &Reason) {
+    /// Publishes one turn to REST, so that a balancer knows at once; returns what ZooKeeper is to be told.
+    pub(super) fn publish(&self, seen: &Seen, reason: &Reason) -> Member {
         let config = &self.context.config;
         let job = self.job.as_ref().map(|job| job.view().kind);
         let observation = &seen.observation;
@@ -175,15 +175,19 @@ impl Agent {
             promise: observation.promise.clone(),
         };
         self.publisher.send_replace(Arc::new(published));
-        // Under a name that is another's nothing is announced.
-        if leader.is_some() && observation.namesake.is_none() {
-            self.announce(&seen.documents, &member).await;
-        }
+        member
     }
 
-    async fn announce(&mut self, documents: &Documents, member: &Member) {
+    /// Tells ZooKeeper, where it answers and there is news.
+    pub(super) async fn announce(&mut self, seen: &Seen, member: &Member) {
+        // Under a name that is another's nothing is announced.
+        if matches!(seen.observation.dcs, pgha_core::observation::Dcs::Silent { .. })
+            || seen.observation.namesake.is_some()
+        {
+            return;
+        }
         let data = member.render();
-        let replace = match &documents.own_member {
+        let replace = match &seen.documents.own_member {
             None => Announced::No,
             Some(own) if !own.is_my_session => Announced::ByAnother,
             Some(own) if own.data == data => return,

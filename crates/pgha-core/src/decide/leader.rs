@@ -419,8 +419,9 @@ fn failsafe<'a>(mut view: View<'a>, cluster: &Cluster, version: i32) -> ControlF
 /// Synchronous standbys, slots, and the checkpoint after a promotion.
 fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Decision {
     let settings = cluster_settings(cluster);
-    let (step, floor) =
-        sync::step(view.me(), &settings, &cluster.sync, primary, &cluster.members, &view.memory.sync_floor);
+    let stalled = view.stalled();
+    let floor = &view.memory.sync_floor;
+    let (step, floor) = sync::step(view.me(), &settings, &cluster.sync, primary, &cluster.members, &stalled, floor);
     view.memory.sync_floor = floor;
     let (reason, step_action, settling) = match step {
         Step::Settled => (Reason::Leading, None, false),
@@ -444,7 +445,10 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     }
     let others = |(name, member): (&NodeName, &Member)| name != view.me() && member.is_running;
     let lonely = settings.is_synchronous() && cluster.sync.standbys.is_empty() && cluster.members.iter().any(others);
-    let decision = view.say(reason, actions);
+    let waited_for = view.memory.unconfirmed.iter().filter(|(name, _)| cluster.sync.standbys.contains(*name));
+    let stalls = waited_for.map(|(_, still)| (still.since + view.stall()).since(view.now())).filter(|left| left.0 > 0);
+    let stalls = stalls.min().unwrap_or(Millis(u64::MAX));
+    let decision = view.say(reason, actions).within(stalls);
     match (settling, lonely) {
         (true, _) => decision.within(SETTLING),
         (false, true) => decision.within(LONELY),

@@ -29,8 +29,8 @@ use crate::action::Action;
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{Epoch, NodeName, SlotName};
 use crate::observation::{
-    Cluster, ClusterSettings, Dcs, Disk, Initialize, JobKind, Observation, Outcome, Postgres, Request, Role, Sender,
-    Tie, Watchdog,
+    Cluster, ClusterSettings, Dcs, Disk, Initialize, JobKind, Observation, Outcome, Postgres, Primary, Request, Role,
+    Sender, Tie, Watchdog,
 };
 use crate::reason::Reason;
 use crate::rejoin::Rung;
@@ -116,6 +116,8 @@ pub struct Memory {
     pub parting: Option<Parting>,
     /// Since when ZooKeeper has answered every time.
     pub answered_since: Option<Instant>,
+    /// Standbys that stream and have not confirmed all that a primary has: how far each was, and since when it has not got on.
+    pub unconfirmed: BTreeMap<NodeName, Standstill>,
 }
 
 /// Who might take over from a leader that ZooKeeper does not answer any more.
@@ -196,7 +198,7 @@ pub struct Parting {
     pub complete: bool,
 }
 
-/// A standby that neither streams nor replays.
+/// A standby that does not get on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standstill {
     /// Where it stands.
@@ -334,6 +336,17 @@ impl View<'_> {
         }
     }
 
+    /// Standbys that confirm nothing, though there is something: commits that wait for them do so in vain.
+    fn stalled(&self) -> BTreeSet<NodeName> {
+        let over = |still: &&Standstill| self.now().since(still.since) >= self.stall();
+        self.memory.unconfirmed.iter().filter(|(_, still)| over(still)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// A disk may take so long, a network that lost a packet does.
+    fn stall(&self) -> Millis {
+        self.timing().heartbeat + self.timing().heartbeat
+    }
+
     /// Whether a failed action is to be left alone for now.
     fn backing_off(&self, kind: JobKind) -> bool {
         self.memory.backoff.is_some_and(|backoff| backoff.kind == kind && self.now() < backoff.until)
@@ -458,6 +471,7 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         },
         _ => None,
     };
+    memory.unconfirmed = primary.map(|primary| unconfirmed(&memory.unconfirmed, primary, obs.now)).unwrap_or_default();
     let flushed = primary.map(|primary| primary.flushed);
     memory.disk = (obs.disk != Disk::Sound).then(|| match memory.disk {
         Some(trouble) if flushed.is_none() || trouble.flushed == flushed => trouble,
@@ -493,6 +507,21 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         memory.vacant_since = None;
     }
     memory
+}
+
+fn unconfirmed(
+    known: &BTreeMap<NodeName, Standstill>,
+    primary: &Primary,
+    now: Instant,
+) -> BTreeMap<NodeName, Standstill> {
+    let behind = primary.senders.iter().filter(|sender| sender.streaming && sender.flushed < primary.flushed);
+    let named = behind.filter_map(|sender| Some((NodeName::try_from(sender.name.as_str()).ok()?, sender.flushed)));
+    named
+        .map(|(name, position)| {
+            let since = known.get(&name).filter(|known| known.position == position).map_or(now, |known| known.since);
+            (name, Standstill { position, since })
+        })
+        .collect()
 }
 
 fn parting(known: Option<Parting>, obs: &Observation) -> Option<Parting> {

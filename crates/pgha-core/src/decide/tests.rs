@@ -897,6 +897,29 @@ fn a_leader_that_does_not_renew_is_evicted() {
 }
 
 #[test]
+fn a_synchronous_standby_that_confirms_nothing_gives_way_to_another() {
+    let mut all = cluster(Some("me"));
+    all.members.insert(name("third"), all.members[&name("peer")].clone());
+    let mut obs = observe(all, primary());
+    let Postgres::Running(running) = &mut obs.postgres else { panic!("it runs") };
+    let Role::Primary(primary) = &mut running.role else { panic!("a primary") };
+    primary.flushed = Lsn(1200);
+    primary.slots = slots(&[("peer", true), ("third", true)]);
+    let third = Sender { name: "third".into(), named: None, flushed: Lsn(1200), ..primary.senders[0].clone() };
+    primary.senders.push(third);
+    let still = |ago, position| {
+        let still = Standstill { position: Lsn(position), since: NOW - Millis(ago) };
+        Memory { unconfirmed: [(name("peer"), still)].into(), ..Memory::default() }
+    };
+    let decision = decide(&settings(), &still(1999, 1000), &obs);
+    assert_eq!((decision.reason.code(), decision.wake), ("leading", Millis(1)));
+    assert_eq!(decide(&settings(), &still(9000, 900), &obs).reason.code(), "leading", "it gets on");
+    // Commits wait for both for a moment, and nobody is without a successor.
+    let value = "2 (\"_pgha_first_\",\"peer\",\"third\")".to_owned();
+    assert_eq!(decide(&settings(), &still(2000, 1000), &obs).reason, Reason::ChangingSyncNames { value });
+}
+
+#[test]
 fn a_peer_that_is_ahead_and_cannot_lead_is_not_waited_for() {
     let mut all = cluster(None);
     all.config = Some(ClusterSettings::default());

@@ -43,13 +43,13 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
     // `downinter` is how soon a new primary is noticed, `inter` and `fall` how soon a dead one is.
     let (timeout_check, inter, fastinter, downinter, fall) = match site.cluster.profile {
         Profile::Fast => ("1s", "250ms", "100ms", "100ms", 2),
-        Profile::Balanced => ("1s", "1s", "250ms", "250ms", 2),
+        Profile::Balanced => ("1s", "500ms", "100ms", "100ms", 2),
         Profile::Wide => ("3s", "2s", "500ms", "500ms", 3),
     };
     // Of a server that does not answer; one that refuses is dead at once.
     let (timeout_connect, retries) = match site.cluster.profile {
         Profile::Fast => ("250ms", 12),
-        Profile::Balanced => ("500ms", 10),
+        Profile::Balanced => ("250ms", 20),
         Profile::Wide => ("2s", 5),
     };
     let ports = &site.cluster.haproxy;

@@ -389,7 +389,7 @@ impl World {
         let Some(agent) = self.agent(who) else { return };
         agent.phase = Phase::Resting;
         let wake = agent.decision.as_ref().map_or(Millis(1000), |(_, wake)| *wake);
-        let settle = if agent.acted && agent.job.is_none() { Millis(50) } else { Millis(u64::MAX) };
+        let settle = if agent.acted && agent.job.is_none() { Millis(20) } else { Millis(u64::MAX) };
         let mut rest = Span::millis(wake.min(settle).0.max(10));
         if std::mem::take(&mut agent.woken) || agent.finished.is_some() {
             rest = Span(100);

@@ -19,7 +19,8 @@ pub fn check(world: &mut World, winner: usize) {
     let settled = world.now.since(world.oracle.last_written) > steady;
     let ttl = world.timing.ttl;
     let patient = match world.vacant_since {
-        Some(since) => world.now.since(since) < Span::millis(ttl.0),
+        // By clocks that are only nearly right.
+        Some(since) => world.now.since(since) < Span::millis(ttl.0 * 9 / 10),
         // When it saw the leadership lapse only the winner knows.
         None => world.hosts[winner].agent.as_deref().is_some_and(|agent| agent.is_patient(world.clock(winner), ttl)),
     };
@@ -63,6 +64,8 @@ pub fn check(world: &mut World, winner: usize) {
     let Some(mine) = world.hosts[winner].pg.data.as_ref().map(|data| data.at) else { return };
     let better = (0..world.scenario.members).filter(|host| *host != winner).find(|host| {
         world.network.talks(winner, *host)
+            // Whom it could not ask it has not asked.
+            && world.now.since(world.network.healed(winner).max(world.network.healed(*host))) > steady
             && world.zk.committed.members.contains_key(host)
             && standby(*host)
                 .is_some_and(|theirs| theirs != mine && world.wal.contains(theirs, mine) && theirs.lsn > mine.lsn)

@@ -13,6 +13,8 @@ pub struct Network {
     cuts: [[u8; PLACES]; PLACES],
     /// Until when a host's links are slow.
     slow_until: [Time; PLACES],
+    /// When a cut of one of its links last ended.
+    healed: [Time; PLACES],
     /// How many faults keep a host's processes from every server of ZooKeeper, and from nothing else.
     without_zookeeper: [u8; PLACES],
 }
@@ -24,8 +26,15 @@ impl Network {
     }
 
     /// Heals one direction.
-    pub fn heal(&mut self, from: usize, to: usize) {
+    pub fn heal(&mut self, from: usize, to: usize, now: Time) {
         self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
+        self.healed[from] = now;
+        self.healed[to] = now;
+    }
+
+    /// When a cut of one of a host's links last ended.
+    pub fn healed(&self, host: usize) -> Time {
+        self.healed[host]
     }
 
     /// Keeps a host's processes from ZooKeeper.
