@@ -163,7 +163,7 @@ impl Client {
         Ok(Answer { status: reply.status, text: text(&reply.body) })
     }
 
-    /// `POST /failsafe`: asks the member not to lead for a session timeout.
+    /// `POST /failsafe`: asks the member not to lead for a `ttl`.
     pub async fn failsafe(&self, body: &FailsafeBody) -> Result<Answer, ClientError> {
         self.ask("/failsafe", body.render(), self.deadlines.read).await
     }

@@ -262,7 +262,7 @@ pub struct Promise {
     pub to: NodeName,
     /// Its leadership.
     pub epoch: Epoch,
-    /// A whole session timeout after it was given.
+    /// A whole `ttl` after it was given.
     pub until: Instant,
 }
 
@@ -679,7 +679,7 @@ pub enum Disk {
     Full,
     /// It takes no writes at all: mounted read-only, or failing.
     ReadOnly,
-    /// A write has not come back for a whole session timeout.
+    /// A write has not come back for a whole `ttl`.
     Hung,
 }
 

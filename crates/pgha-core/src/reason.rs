@@ -82,6 +82,10 @@ reasons! {
     /// Leader.
     ClaimingSync = "claiming_sync", Change, "recording myself as the primary whose standbys count as synchronous";
     /// Leader.
+    ConfirmingSync = "confirming_sync", Change, "an earlier change of the synchronous record was not answered: writing the record again, so that it cannot come late";
+    /// Leader.
+    ReleasingAgain = "releasing_again", Change, "my release of the leadership was not answered: releasing it again";
+    /// Leader.
     WaitingForSync = "waiting_for_sync", Calm, "I am the primary; waiting until every Postgres process has taken the new synchronous_standby_names";
     /// Leader.
     CatchingUpSync = "catching_up_sync", Calm, "I am the primary; waiting until the standby has everything committed before it became synchronous";

@@ -20,7 +20,7 @@ pub enum Profile {
 /// Timings of one cluster; equal on all its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
-    /// ZooKeeper session timeout, and so the time after which a silent primary loses its leadership.
+    /// How long a leadership outlasts its last sign of life, at most.
     pub ttl: Millis,
     /// How often the primary renews its lease, and every member looks at the cluster.
     pub heartbeat: Millis,
@@ -36,10 +36,14 @@ pub struct Timing {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TimingError {
     /// ZooKeeper would not grant the session.
-    #[error("timing.ttl = {ttl} is outside what ZooKeeper grants with timing.tick = {tick}: {least} to {most}")]
+    #[error(
+        "timing.ttl = {ttl} needs sessions of {session}; with timing.tick = {tick} ZooKeeper grants {least} to {most}"
+    )]
     Session {
-        /// The session timeout asked for.
+        /// The leadership's length.
         ttl: Millis,
+        /// The session timeout that goes with it.
+        session: Millis,
         /// ZooKeeper's tick.
         tick: Millis,
         /// Two ticks.
@@ -90,16 +94,18 @@ impl Timing {
         (Millis(self.tick.0 * 2), Millis((self.tick.0 * 20).max(60_000)))
     }
 
-    /// How long after its newest renewal was sent a primary goes on serving without another one.
-    ///
-    /// The lease is counted from the renewal *before* the newest acknowledged one (see [`crate::lease`]), so one
-    /// heartbeat is taken off, as are the guard and the time that fencing takes.
+    /// The ZooKeeper session timeout: see [`crate::lease`] for why it is longer than `ttl`.
+    pub fn session(&self) -> Millis {
+        self.ttl + self.ttl
+    }
+
+    /// How long after its newest renewal was sent a primary goes on serving without another one: until it may be evicted,
+    /// less the guard and the time that fencing takes.
     pub fn silence_tolerated(&self) -> Millis {
         self.ttl.saturating_sub(self.heartbeat + self.guard + self.stop_budget)
     }
 
-    /// How long after a standby has seen the newest renewal it may take the leadership over, if there is no newer one: the
-    /// lease of that renewal is counted from a heartbeat before it was sent, or earlier.
+    /// How long after a standby has seen the newest renewal it may take the leadership over, if there is no newer one.
     pub fn eviction(&self) -> Millis {
         self.ttl.saturating_sub(self.heartbeat)
     }
@@ -124,8 +130,9 @@ impl Timing {
             }
         }
         let (least, most) = self.session_bounds();
-        if self.ttl < least || self.ttl > most {
-            return Err(TimingError::Session { ttl: self.ttl, tick: self.tick, least, most });
+        let session = self.session();
+        if session < least || session > most {
+            return Err(TimingError::Session { ttl: self.ttl, session, tick: self.tick, least, most });
         }
         let (left, need) = (self.silence_tolerated(), Millis(self.heartbeat.0 * 2));
         if left < need {
@@ -155,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_session_that_zookeeper_would_clamp_is_refused() {
-        let timing = Timing { ttl: Millis(500), ..Timing::default() };
+        let timing = Timing { ttl: Millis(499), ..Timing::default() };
         assert!(matches!(timing.check(), Err(TimingError::Session { .. })));
     }
 

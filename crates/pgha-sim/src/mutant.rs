@@ -65,7 +65,7 @@ pub enum Mutant {
     BelieveShownSetting,
     /// A leader is evicted long before its lease is over.
     EvictEarly,
-    /// A leader is evicted although it has just renewed.
+    /// A leader is evicted by who has not heard of its renewals, and nothing else is looked at.
     EvictUnchecked,
     /// A voter goes on streaming from the old primary.
     StayBound,
@@ -108,6 +108,11 @@ impl Mutant {
             Self::BelieveIncompleteAnswers => {
                 if let Some(peers) = &mut observation.peers {
                     peers.positions.values_mut().for_each(|peer| peer.complete = true);
+                }
+            }
+            Self::EvictUnchecked => {
+                if let Some(pulse) = &mut observation.pulse {
+                    pulse.seen = pulse.seen - Millis(30_000);
                 }
             }
             Self::EvictEarly => {

@@ -176,7 +176,7 @@ impl World {
             })
             .collect();
         let timing = scenario.timing;
-        let zk = Ensemble::new(scenario.servers, Span::millis(timing.ttl.0), Span::millis(timing.tick.0));
+        let zk = Ensemble::new(scenario.servers, Span::millis(timing.session().0), Span::millis(timing.tick.0));
         let mut world = Self {
             now: Time(0),
             queue: Queue::default(),

@@ -94,7 +94,7 @@ impl ZooKeeper {
     pub(crate) fn new(config: &Config, changed: Arc<Notify>) -> Self {
         Self {
             hosts: config.zookeeper.hosts.join(","),
-            session_timeout: config.timing().ttl.duration(),
+            session_timeout: config.timing().session().duration(),
             server_timeout: config.timing().heartbeat.duration(),
             paths: Arc::new(Paths::new(&config.namespace, &config.cluster)),
             me: config.name.clone(),
@@ -150,7 +150,7 @@ impl ZooKeeper {
             Ok(Err(error)) => return Err(DcsError::Other(format!("cannot connect to {}: {error}", self.hosts))),
             Err(error) => return Err(DcsError::Other(error.to_string())),
         };
-        // ZooKeeper clamps the timeout silently; a lease counted with another one would be a lie.
+        // ZooKeeper clamps the timeout silently, and a leadership must not end with a shorter one.
         let granted = client.session_timeout();
         if granted != self.session_timeout {
             return Err(DcsError::Other(format!(

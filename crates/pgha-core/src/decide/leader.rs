@@ -151,6 +151,11 @@ fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
 }
 
 fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
+    if view.memory.release_ordered == Some(version) && !view.obs.may_accept_writes() {
+        // An order to release that was not answered may arrive at any time: nothing is to begin under this leadership.
+        let actions = vec![Action::ReleaseLeadership { version }, Action::DisarmWatchdog, Action::ForgetLease];
+        return view.say(Reason::ReleasingAgain, actions);
+    }
     let Some(lease) = view.lease().copied() else {
         // The renewal that goes before will tell.
         return view.say(Reason::AwaitingRenewal, vec![]);
@@ -419,6 +424,11 @@ fn failsafe<'a>(mut view: View<'a>, cluster: &Cluster, version: i32) -> ControlF
 /// Synchronous standbys, slots, and the checkpoint after a promotion.
 fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Decision {
     let settings = cluster_settings(cluster);
+    if view.memory.sync_ordered.is_some() && view.memory.sync_ordered == cluster.sync.version {
+        // Once this is written the earlier write fails; until then it may turn the record into what it is no longer to be.
+        let record = cluster.sync.clone();
+        return view.say(Reason::ConfirmingSync, vec![Action::WriteSync { version, record }]).within(SETTLING);
+    }
     let stalled = view.stalled();
     let floor = &view.memory.sync_floor;
     let (step, floor) = sync::step(view.me(), &settings, &cluster.sync, primary, &cluster.members, &stalled, floor);
@@ -433,6 +443,8 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
         Step::WaitApplied => (Reason::WaitingForSync, None, true),
         Step::WaitCaughtUp => (Reason::CatchingUpSync, None, true),
     };
+    let records = step_action.as_ref().is_some_and(|action| matches!(action, Action::WriteSync { .. }));
+    view.memory.sync_ordered = cluster.sync.version.filter(|_| records);
     // The step first: a later action that fails must not stand in its way.
     let mut actions: Vec<Action> = step_action.into_iter().collect();
     if primary.checkpoint_pending {

@@ -116,6 +116,11 @@ pub struct Memory {
     pub parting: Option<Parting>,
     /// Since when ZooKeeper has answered every time.
     pub answered_since: Option<Instant>,
+    /// For a leader: it has ordered a change of the synchronous record while that was of this version. As long as it is, that
+    /// write may still arrive, however old it is.
+    pub sync_ordered: Option<i32>,
+    /// For a leader: it has ordered its release under this version of the epoch. That write may still arrive.
+    pub release_ordered: Option<i32>,
     /// Standbys that stream and have not confirmed all that a primary has: how far each was, and since when it has not got on.
     pub unconfirmed: BTreeMap<NodeName, Standstill>,
 }
@@ -364,10 +369,16 @@ impl Decision {
 /// Decides.
 pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decision {
     let view = View { settings, memory: learn(memory.clone(), settings, obs), obs };
-    match rules(view) {
+    let mut decision = match rules(view) {
         Break(decision) => decision,
         Continue(never) => match never {},
+    };
+    for action in &decision.actions {
+        if let Action::ReleaseLeadership { version } = action {
+            decision.memory.release_ordered = Some(*version);
+        }
     }
+    decision
 }
 
 /// Whether nothing about this member itself keeps it from leading: for others that wait for it to.

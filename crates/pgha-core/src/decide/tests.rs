@@ -896,6 +896,29 @@ fn a_leader_that_does_not_renew_is_evicted() {
     assert_eq!(decide(&settings, &answered(60_000), &obs).reason.code(), "nofailover_tag");
 }
 
+/// Found by seed 60006235: a record that was sent, not answered, and written when Postgres waited for another standby.
+#[test]
+fn an_unanswered_write_of_the_record_is_made_harmless_first() {
+    let mut all = cluster(Some("me"));
+    all.sync.standbys.clear();
+    let obs = observe(all, primary());
+    let ordered = Memory { sync_ordered: Some(5), ..Memory::default() };
+    assert_eq!(decide(&settings(), &ordered, &obs).reason, Reason::ConfirmingSync);
+    let written = Memory { sync_ordered: Some(4), ..Memory::default() };
+    assert_ne!(decide(&settings(), &written, &obs).reason, Reason::ConfirmingSync);
+}
+
+#[test]
+fn a_release_that_was_not_answered_is_ordered_again() {
+    let obs = observe(cluster(Some("me")), stopped(ControlState::InProduction));
+    let ordered = Memory { release_ordered: Some(2), ..Memory::default() };
+    let decision = decide(&settings(), &ordered, &obs);
+    assert_eq!(decision.reason, Reason::ReleasingAgain);
+    assert_eq!(decision.actions.first(), Some(&Action::ReleaseLeadership { version: 2 }));
+    let older = Memory { release_ordered: Some(1), ..Memory::default() };
+    assert_ne!(decide(&settings(), &older, &obs).reason, Reason::ReleasingAgain);
+}
+
 #[test]
 fn a_synchronous_standby_that_confirms_nothing_gives_way_to_another() {
     let mut all = cluster(Some("me"));

@@ -24,8 +24,8 @@ impl World {
         let patience = agent.patience();
         let left = agent.lease.map(|lease| lease.fence_at(&timing).since(clock)).filter(|left| left.0 > 0);
         let deadline = left.map_or(patience, |left| patience.min(Span::millis(left.0)));
-        // The library gives a silent server up before the session's end.
-        let silent = now.since(agent.connection.heard).0 > timing.ttl.0 * 1000 * 2 / 3;
+        // The library leaves a silent server.
+        let silent = now.since(agent.connection.heard).0 > timing.heartbeat.0 * 1000 * 2;
         if agent.connection.server.is_some() && silent {
             self.disconnected(who.host);
         }
