@@ -102,12 +102,17 @@ impl Mutant {
                 if let Some(peers) = &mut observation.peers {
                     for peer in peers.positions.values_mut() {
                         peer.looked = peers.asked;
+                        peer.detached = true;
                     }
                 }
             }
             Self::BelieveIncompleteAnswers => {
                 if let Some(peers) = &mut observation.peers {
-                    peers.positions.values_mut().for_each(|peer| peer.complete = true);
+                    for peer in peers.positions.values_mut() {
+                        peer.complete = true;
+                        // Who is known to be at rest without the old primary has replayed all that it has.
+                        peer.detached = true;
+                    }
                 }
             }
             Self::EvictUnchecked => {

@@ -275,7 +275,7 @@ impl Scenario {
         } else if more == 2 && settings.failsafe {
             // A member is away until it is not counted on any more, and comes back when the leader cannot know.
             let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0 / 2));
-            let away = Timing::of(profile).ttl.0 * 11 + rng.u64(0..8000);
+            let away = Timing::of(profile).session().0 + Timing::of(profile).ttl.0 * 10 + rng.u64(0..8000);
             let lasts = Span::millis(away).min(Span(CALM.since(at).0 - 1));
             faults.push(Planned { at, lasts, fault: Fault::Power(rng.usize(0..members)) });
             let at = (at + lasts) - Span::millis(rng.u64(0..4000));
