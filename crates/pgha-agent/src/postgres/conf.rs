@@ -44,6 +44,12 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("log_line_prefix", "%m [%p] %q%u@%d "),
 ];
 
+/// A promotion asks the archive for the history of its own timeline, and waits for an answer that `pg_wal` has as well:
+/// what the command does not find is looked for there (`RestoreArchivedFile`, xlogarchive.c). The files of
+/// [`super::numbers`] are no histories, and the first timeline has none.
+const HISTORY_AT_HAND: &str =
+    r#"case "%f" in 00000001.history) exit 1;; *.history) ! grep -qs "^[0-9]" "pg_wal/%f" || exit 1;; esac;"#;
+
 /// First line of the files that are ours alone.
 const HEADER: &str = "# Written by pgha-agent; what is changed here is lost.\n";
 
@@ -142,15 +148,16 @@ impl Conf {
     }
 
     fn restore_command(&self) -> String {
-        match &self.config.archive {
-            None => String::new(),
+        let fetch = match &self.config.archive {
+            None => return String::new(),
             Some(Archive::Pgbackrest { stanza, config }) => {
                 format!("pgbackrest --config={} --stanza={stanza} archive-get %f \"%p\"", config.display())
             }
             Some(Archive::Directory { path }) => {
                 format!("{} archive get {}/%f %p", self.own_binary.display(), path.display())
             }
-        }
+        };
+        format!("{HISTORY_AT_HAND} {fetch}")
     }
 
     fn hba(&self) -> String {
@@ -332,6 +339,29 @@ mod tests {
         assert!(!text.contains("evil"), "{text}");
         assert!(text.contains("max_connections = '50'\n"), "{text}");
         assert!(text.contains("archive put /wal %p'\n"), "{text}");
+    }
+
+    #[test]
+    fn only_a_history_at_hand_is_not_fetched() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("pg_wal")).unwrap();
+        std::fs::write(dir.path().join("pg_wal/00000002.history"), "1\t0/3000000\tno recovery target specified\n")
+            .unwrap();
+        super::super::numbers::take(dir.path(), pgha_core::lsn::Timeline(2), pgha_core::lsn::Timeline(4)).unwrap();
+        std::fs::write(dir.path().join("pg_wal/000000020000000000000003"), "2").unwrap();
+        let fetches = |name: &str| {
+            let command = format!("{HISTORY_AT_HAND} exit 42").replace("%f", name);
+            let ended =
+                std::process::Command::new("sh").args(["-c", &command]).current_dir(dir.path()).status().unwrap();
+            match ended.code() {
+                Some(42) => true,
+                Some(1) => false,
+                other => panic!("{name}: {other:?}"),
+            }
+        };
+        assert!(!fetches("00000001.history") && !fetches("00000002.history"));
+        assert!(fetches("00000003.history"), "a number that is only taken was read as a history");
+        assert!(fetches("00000004.history") && fetches("000000020000000000000003"));
     }
 
     #[test]
