@@ -14,8 +14,11 @@ use crate::lease_file::LeaseFile;
 use crate::postgres::process::Postmaster;
 use crate::{clock, files};
 
-/// How often it looks.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// How often it looks, at least. Every look is a process woken, which costs more than the look.
+const INTERVAL: Millis = Millis(250);
+
+/// How often without a lease: a start that was ordered in time may come late.
+const UNLEASED: Millis = Millis(100);
 
 /// The agent takes a guard that was not heard of for this long for dead.
 const SILENCE: Millis = Millis(1000);
@@ -23,7 +26,8 @@ const SILENCE: Millis = Millis(1000);
 /// What the lease file says.
 enum Verdict {
     NoLease,
-    Holds,
+    /// Until then at least.
+    Holds(Instant),
     Over(String),
 }
 
@@ -42,22 +46,22 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let mut beat = Instant(0);
     loop {
         let now = clock::now();
-        if now.since(beat) >= Millis(250) {
+        if now.since(beat) >= INTERVAL {
             files::replace(&heartbeat, format!("{} {}", now.0, std::process::id()).as_bytes())?;
             beat = now;
         }
         let judged = lease_file.read();
         let verdict = match &judged {
             Ok(None) => Verdict::NoLease,
-            Ok(Some(record)) if now < record.fence_at => Verdict::Holds,
+            Ok(Some(record)) if now < record.fence_at => Verdict::Holds(record.fence_at),
             Ok(Some(record)) => {
                 Verdict::Over(format!("the lease of epoch {} was not renewed in time", record.lease.epoch))
             }
             Err(error) => Verdict::Over(format!("the lease file cannot be read: {error}")),
         };
-        match verdict {
-            Verdict::Holds => {}
-            // A start that was ordered in time may come late. What is marked as a standby accepts no writes.
+        let next = match verdict {
+            Verdict::Holds(end) => end.min(now + INTERVAL),
+            // What is marked as a standby accepts no writes.
             Verdict::NoLease => {
                 if let Some(postmaster) =
                     Postmaster::find(data_dir).filter(|_| !data_dir.join("standby.signal").exists())
@@ -65,6 +69,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
                     tracing::error!("killing Postgres: it accepts writes and there is no lease");
                     postmaster.kill_for_certain(patience);
                 }
+                now + UNLEASED
             }
             Verdict::Over(why) => {
                 let recorded = judged.as_ref().ok().and_then(|record| record.as_ref()?.postmaster);
@@ -78,9 +83,10 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
                 if lease_file.read().ok() == judged.ok() {
                     lease_file.forget()?;
                 }
+                now + UNLEASED
             }
-        }
-        std::thread::sleep(INTERVAL);
+        };
+        clock::sleep_until(next);
     }
 }
 

@@ -8,21 +8,22 @@ use crate::mutant::Mutant;
 use crate::time::{Span, Time};
 use crate::world::World;
 
-/// How often a guard looks.
-const GUARD_INTERVAL: u64 = 50;
+/// A guard sleeps until the lease ends, and is woken late.
+const GUARD_LATENESS: u64 = 10;
+/// How often it looks otherwise, at least.
+const GUARD_INTERVAL: u64 = 250;
 
 impl World {
     /// The lease file or the server has changed: when does the guard have to act next?
     ///
-    /// It looks every 50 ms; only the looks that can find something are played.
+    /// Only the looks that can find something are played.
     pub(crate) fn arm_guard(&mut self, host: usize) {
         let at = &self.hosts[host];
-        let due = match &at.lease_file {
-            Some(record) => at.clock.when(record.fence_at).max(self.now),
-            None if at.pg.server.is_some() => self.now + Span::millis(1),
+        let (due, tick) = match &at.lease_file {
+            Some(record) => (at.clock.when(record.fence_at).max(self.now), GUARD_LATENESS * 1000),
+            None if at.pg.server.is_some() => (self.now + Span::millis(1), GUARD_INTERVAL * 1000),
             None => return,
         };
-        let tick = GUARD_INTERVAL * 1000;
         let look = Time((due.0 / tick + 1) * tick + 7000 * host as u64 % tick);
         if at.guard_look.is_none_or(|known| known > look || known < self.now) {
             self.hosts[host].guard_look = Some(look);
