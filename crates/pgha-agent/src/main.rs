@@ -26,6 +26,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pgha_core::config::{Config, Supervisor};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::context::Context;
 
@@ -129,18 +130,21 @@ fn load(path: &std::path::Path) -> anyhow::Result<Config> {
 
 /// One line per event on standard error; the journal adds the time itself.
 fn log() {
-    use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_from_env("PGHA_LOG").unwrap_or_else(|_| EnvFilter::new("info,zookeeper_client=warn,zbus=warn"));
-    let logger = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    use tracing_subscriber::prelude::*;
+    let asked = std::env::var("PGHA_LOG").ok().and_then(|filter| filter.parse().ok());
+    let filter: Targets = asked.unwrap_or_else(|| {
+        let quiet = [("zookeeper_client", LevelFilter::WARN), ("zbus", LevelFilter::WARN)];
+        Targets::new().with_default(LevelFilter::INFO).with_targets(quiet)
+    });
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
-        logger.without_time().init();
+        registry.with(lines.without_time()).init();
     } else {
-        logger.init();
+        registry.with(lines).init();
     }
 }
 
@@ -151,33 +155,26 @@ fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
         tracing::warn!(%error, "cannot lock the agent's memory; set LimitMEMLOCK=infinity");
     }
     let context = Arc::new(Context::open(config)?);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_stack_size(512 << 10)
-        .enable_all()
-        .build()?;
-    let ended = runtime.block_on(async {
-        // Without systemd there is no service pgha-guard.
-        let direct = context.config.postgres.supervisor == Supervisor::Direct;
-        if direct && !guard::is_alive(&context.config.run_dir, clock::now()) {
-            guard::spawn(path).context("cannot start the guard")?;
-        }
-        let (agent, published) = agent::Agent::new(context.clone()).context("cannot start a thread")?;
-        let (commands, inbox) = tokio::sync::mpsc::channel(16);
-        let server = rest::listen(&context, published, commands).await?;
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            cluster = %context.config.cluster,
-            name = %context.config.name,
-            "pgha-agent runs"
-        );
-        agent.run(inbox).await?;
-        server.abort();
-        if direct {
-            guard::end(&context.config.run_dir);
-        }
-        Ok(())
-    });
+    // Without systemd there is no service pgha-guard.
+    let direct = context.config.postgres.supervisor == Supervisor::Direct;
+    if direct && !guard::is_alive(&context.config.run_dir, clock::now()) {
+        guard::spawn(path).context("cannot start the guard")?;
+    }
+    // One thread for the loop and all that it waits for: handing answers from thread to thread costs more than they do.
+    let runtime = tokio::runtime::Builder::new_current_thread().thread_stack_size(256 << 10).enable_all().build()?;
+    let (agent, published) = agent::Agent::new(context.clone()).context("cannot start a thread")?;
+    let (commands, inbox) = tokio::sync::mpsc::channel(16);
+    rest::serve(&context, published, commands)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        cluster = %context.config.cluster,
+        name = %context.config.name,
+        "pgha-agent runs"
+    );
+    let ended = runtime.block_on(agent.run(inbox));
+    if ended.is_ok() && direct {
+        guard::end(&context.config.run_dir);
+    }
     // A read of a dead disk may never come back; the process does not wait for it.
     runtime.shutdown_background();
     ended

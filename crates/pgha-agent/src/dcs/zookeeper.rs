@@ -9,7 +9,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use pgha_core::config::Config;
 use pgha_core::name::{Epoch, NodeName};
 use pgha_core::pulse::{Heart, Pulse};
@@ -17,7 +16,7 @@ use pgha_core::time::Instant;
 use pgha_core::wire::{EpochDoc, Paths};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, SessionState, Stat};
+use zookeeper_client::{Acls, Client, CreateMode, Error, MultiReadResult, MultiWriteError, SessionState, Stat};
 
 use super::DcsError;
 use super::snapshot::{Raw, RawTree};
@@ -88,6 +87,8 @@ pub(crate) struct ZooKeeper {
     changed: Arc<Notify>,
     heart: Arc<Mutex<Heart>>,
     base_made: bool,
+    /// Whose znodes the last look found.
+    members: Vec<String>,
 }
 
 impl ZooKeeper {
@@ -106,6 +107,7 @@ impl ZooKeeper {
             changed,
             heart: Arc::default(),
             base_made: false,
+            members: Vec::new(),
         }
     }
 
@@ -193,7 +195,7 @@ impl ZooKeeper {
         }
     }
 
-    /// Reads everything; all requests are sent at once.
+    /// Reads everything.
     pub(crate) async fn read(&mut self, deadline: Duration) -> Result<RawTree, DcsError> {
         let begun = std::time::Instant::now();
         let client = self.client(deadline).await?;
@@ -202,7 +204,7 @@ impl ZooKeeper {
                 make_base(&client, &self.paths).await?;
                 self.base_made = true;
             }
-            read_tree(&client, &self.paths).await
+            read_tree(&client, &self.paths, &mut self.members).await
         };
         let left = deadline.saturating_sub(begun.elapsed());
         match tokio::time::timeout(left, read).await {
@@ -316,21 +318,25 @@ async fn make_base(client: &Client, paths: &Paths) -> Result<(), Error> {
     Ok(())
 }
 
-fn raw((data, stat): (Vec<u8>, Stat)) -> Raw {
-    Raw { data, version: stat.version, owner: stat.ephemeral_owner }
-}
-
-/// An absent znode is not an error.
-fn optional(answer: Result<(Vec<u8>, Stat), Error>) -> Result<Option<Raw>, Error> {
+/// What can be read of a znode; one that is absent is no error.
+fn raw(answer: MultiReadResult) -> Result<Option<Raw>, Error> {
     match answer {
-        Ok(found) => Ok(Some(raw(found))),
-        Err(Error::NoNode) => Ok(None),
-        Err(error) => Err(error),
+        MultiReadResult::Data { data, stat } => {
+            Ok(Some(Raw { data, version: stat.version, owner: stat.ephemeral_owner }))
+        }
+        MultiReadResult::Error { err: Error::NoNode } => Ok(None),
+        MultiReadResult::Error { err } => Err(err),
+        other => Err(strange(&other)),
     }
 }
 
-async fn read_tree(client: &Client, paths: &Paths) -> Result<RawTree, Error> {
-    let names = client.list_children(&paths.members()).await?;
+fn strange(answer: &MultiReadResult) -> Error {
+    Error::UnexpectedError(format!("an answer to another question: {answer:?}"))
+}
+
+/// Reads everything in one request, which a server answers from one state (`FinalRequestProcessor`, since ZooKeeper 3.6);
+/// in two where other members are there than `known`.
+async fn read_tree(client: &Client, paths: &Paths, known: &mut Vec<String>) -> Result<RawTree, Error> {
     let fixed = [
         paths.epoch(),
         paths.leader(),
@@ -343,29 +349,48 @@ async fn read_tree(client: &Client, paths: &Paths) -> Result<RawTree, Error> {
         paths.history(),
         paths.timelines(),
     ];
-    let members = join_all(names.iter().map(|name| client.get_data(&format!("{}/{name}", paths.members()))));
-    let fixed = join_all(fixed.iter().map(|path| client.get_data(path)));
-    let (fixed, members) = futures_util::future::join(fixed, members).await;
-    let mut fixed = fixed.into_iter().map(optional);
-    let mut next = || fixed.next().unwrap_or(Ok(None));
-    Ok(RawTree {
-        session: client.session_id().0,
-        epoch: next()?,
-        leader: next()?,
-        initialize: next()?,
-        config: next()?,
-        status: next()?,
-        sync: next()?,
-        failover: next()?,
-        failsafe: next()?,
-        history: next()?,
-        timelines: next()?,
-        members: names
-            .into_iter()
-            .zip(members)
-            .filter_map(|(name, answer)| optional(answer).transpose().map(|answer| answer.map(|raw| (name, raw))))
-            .collect::<Result<_, _>>()?,
-    })
+    loop {
+        let mut reader = client.new_multi_reader();
+        reader.add_get_children(&paths.members())?;
+        for path in &fixed {
+            reader.add_get_data(path)?;
+        }
+        for name in known.iter() {
+            reader.add_get_data(&format!("{}/{name}", paths.members()))?;
+        }
+        let mut answers = reader.commit().await?.into_iter();
+        let names = match answers.next() {
+            Some(MultiReadResult::Children { mut children }) => {
+                children.sort_unstable();
+                children
+            }
+            Some(MultiReadResult::Error { err }) => return Err(err),
+            Some(other) => return Err(strange(&other)),
+            None => return Err(Error::UnexpectedError("an empty answer".to_owned())),
+        };
+        if names != *known {
+            *known = names;
+            continue;
+        }
+        let mut next = || answers.next().map_or(Ok(None), raw);
+        return Ok(RawTree {
+            session: client.session_id().0,
+            epoch: next()?,
+            leader: next()?,
+            initialize: next()?,
+            config: next()?,
+            status: next()?,
+            sync: next()?,
+            failover: next()?,
+            failsafe: next()?,
+            history: next()?,
+            timelines: next()?,
+            members: names
+                .into_iter()
+                .filter_map(|name| next().transpose().map(|read| read.map(|raw| (name, raw))))
+                .collect::<Result<_, _>>()?,
+        });
+    }
 }
 
 async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -> Result<(), DcsError> {

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join3;
 use pgha_core::config::Config;
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{SlotName, SystemId};
 use pgha_core::observation::{Primary, Sender, Slot, Slots, Standby, Tie};
 use pgha_core::sync::Form;
+use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, NoTls, Row, Statement};
 
 /// What a heartbeat found.
 #[derive(Debug, Clone)]
@@ -85,10 +87,36 @@ fn describe(error: &tokio_postgres::Error) -> String {
 #[derive(Debug)]
 pub(crate) struct Connection {
     params: tokio_postgres::Config,
-    client: Option<Client>,
+    open: Option<Open>,
     deadline: Duration,
 }
 
+#[derive(Debug)]
+struct Open {
+    client: Client,
+    /// Prepared at the first heartbeat.
+    questions: OnceCell<Questions>,
+}
+
+/// What each heartbeat asks. Planned once: that costs Postgres more than to answer.
+#[derive(Debug)]
+struct Questions {
+    senders: Statement,
+    slots: Statement,
+    state: Statement,
+}
+
+impl Questions {
+    async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            senders: client.prepare(SENDERS).await?,
+            slots: client.prepare(SLOTS).await?,
+            state: client.prepare(STATE).await?,
+        })
+    }
+}
+
+// What comes last is evaluated last: no position of the WAL is older than the rest.
 const STATE: &str = "
 SELECT pg_is_in_recovery() AS standby,
        (SELECT system_identifier FROM pg_control_system()) AS system_id,
@@ -110,7 +138,8 @@ SELECT pg_is_in_recovery() AS standby,
        coalesce((SELECT wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')
                    FROM pg_stat_activity WHERE backend_type = 'checkpointer'), false) AS checkpointer_settled,
        coalesce((SELECT wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')
-                   FROM pg_stat_activity WHERE backend_type = 'startup'), false) AS at_the_end";
+                   FROM pg_stat_activity WHERE backend_type = 'startup'), false) AS at_the_end,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END AS flushed";
 
 const SLOTS: &str = "
 SELECT slot_name::text AS name, slot_type = 'logical' AS logical, active,
@@ -141,11 +170,11 @@ impl Connection {
             .application_name("pgha")
             // Names in the queries mean the system's, whatever a database owner put in front.
             .options("-c search_path=pg_catalog -c statement_timeout=5s -c synchronous_commit=local");
-        Self { params, client: None, deadline }
+        Self { params, open: None, deadline }
     }
 
-    async fn client(&mut self) -> Result<&Client, QueryError> {
-        if self.client.as_ref().is_none_or(Client::is_closed) {
+    async fn open(&mut self) -> Result<&Open, QueryError> {
+        if self.open.as_ref().is_none_or(|open| open.client.is_closed()) {
             // `connect_timeout` covers only the socket; a stopped postmaster accepts and stays mute.
             let (client, connection) = within(self.deadline, self.params.connect(NoTls)).await?;
             tokio::spawn(async move {
@@ -153,26 +182,26 @@ impl Connection {
                     tracing::debug!(%error, "the connection to Postgres ended");
                 }
             });
-            self.client = Some(client);
+            self.open = Some(Open { client, questions: OnceCell::new() });
         }
-        self.client.as_ref().ok_or(QueryError::Strange("connection"))
+        self.open.as_ref().ok_or(QueryError::Strange("connection"))
     }
 
     /// Forgets the connection: its Postgres is gone.
     pub(crate) fn close(&mut self) {
-        self.client = None;
+        self.open = None;
     }
 
     /// Runs statements that return nothing.
     pub(crate) async fn execute(&mut self, sql: &str, deadline: Duration) -> Result<(), QueryError> {
-        let client = self.client().await?;
+        let client = &self.open().await?.client;
         within(deadline, client.batch_execute(sql)).await
     }
 
     /// One text value, or none.
     pub(crate) async fn text(&mut self, sql: &str) -> Result<Option<String>, QueryError> {
         let deadline = self.deadline;
-        let client = self.client().await?;
+        let client = &self.open().await?.client;
         let row = within(deadline, client.query_opt(sql, &[])).await?;
         Ok(match row {
             Some(row) => row.try_get(0)?,
@@ -184,18 +213,17 @@ impl Connection {
     pub(crate) async fn heartbeat(&mut self) -> Result<Heartbeat, QueryError> {
         let deadline = self.deadline;
         let seen = async {
-            let client = self.client().await?;
-            // In this order: a position read after the standbys' states is not older than they are.
-            let senders = within(deadline, client.query(SENDERS, &[])).await?;
-            let slots = within(deadline, client.query(SLOTS, &[])).await?;
-            let state = within(deadline, client.query_one(STATE, &[])).await?;
-            let mut seen = read(&state, &senders, &slots)?;
-            if let RoleSeen::Primary(primary) = &mut seen.role {
-                let row = within(deadline, client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[])).await?;
-                let flushed: String = row.try_get(0)?;
-                primary.flushed = flushed.parse().map_err(|_| QueryError::Strange("flushed"))?;
-            }
-            Ok(seen)
+            let Open { client, questions } = self.open().await?;
+            let questions = questions.get_or_try_init(|| within(deadline, Questions::prepare(client))).await?;
+            // Sent at once, and executed in the order in which they are first polled: a position that is read after the
+            // standbys' states is not older than they are.
+            let looks = try_join3(
+                client.query(&questions.senders, &[]),
+                client.query(&questions.slots, &[]),
+                client.query_one(&questions.state, &[]),
+            );
+            let (senders, slots, state) = within(deadline, looks).await?;
+            read(&state, &senders, &slots)
         }
         .await;
         if seen.is_err() {
@@ -256,7 +284,7 @@ fn read(state: &Row, senders: &[Row], slots: &[Row]) -> Result<Heartbeat, QueryE
         let timeline = walfile.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok());
         let timeline = timeline.ok_or(QueryError::Strange("walfile"))?;
         let primary = Primary {
-            flushed: Lsn::INVALID,
+            flushed: lsn("flushed")?,
             sync_names: state.try_get("sync_names")?,
             checkpointer_settled: state.try_get("checkpointer_settled")?,
             senders: senders.iter().map(sender).collect::<Result<_, _>>()?,

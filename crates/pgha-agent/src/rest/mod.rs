@@ -19,7 +19,6 @@ use base64::Engine as _;
 use pgha_core::wire::rest::{ClusterDocs, ClusterView};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
 use crate::agent::{Command, Published, pgha_status};
 use crate::clock;
@@ -33,23 +32,25 @@ struct Api {
     commands: mpsc::Sender<Command>,
 }
 
-/// Begins to answer; ends when the task is aborted.
-pub(crate) async fn listen(
+/// Begins to answer, on a thread of its own: many questions do not hold the loop up, nor the loop an answer.
+pub(crate) fn serve(
     context: &Arc<Context>,
     published: watch::Receiver<Arc<Published>>,
     commands: mpsc::Sender<Command>,
-) -> anyhow::Result<JoinHandle<()>> {
+) -> anyhow::Result<()> {
     let address = &context.config.rest.listen;
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind(address))
         .with_context(|| format!("rest.listen = {address:?}: cannot listen"))?;
     let api = Api { context: context.clone(), published, commands };
     let router = Router::new().fallback(route).with_state(api);
-    Ok(tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+    std::thread::Builder::new().name("rest".to_owned()).stack_size(256 << 10).spawn(move || {
+        if let Err(error) = runtime.block_on(async { axum::serve(listener, router).await }) {
             tracing::error!(%error, "the REST interface ended");
         }
-    }))
+    })?;
+    Ok(())
 }
 
 async fn route(State(api): State<Api>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
