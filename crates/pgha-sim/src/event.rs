@@ -1,7 +1,5 @@
 //! What can happen, and the queue in which it waits. Events of one moment happen in the order in which they were made.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use pgha_core::name::Epoch;
@@ -290,21 +288,21 @@ pub enum Event {
     End,
 }
 
-/// When an event is due and in which order it was made, in one number; and where it is kept. Small and quick to compare,
-/// because the heap moves it about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// When an event is due, and where it is kept. Small, because the queue moves it about.
+#[derive(Clone, Copy)]
 struct Due {
-    when: u64,
+    micros: u32,
     place: u32,
 }
 
-/// Bits for the order. What is left holds 18 minutes, in microseconds.
-const ORDER_BITS: u32 = 34;
-
 /// Events by time.
+///
+/// Some dozens wait, and most that come are due before most of these: a list in order, with the next one at its end, is
+/// quicker than a heap. It needs no mark of the order in which events of one moment were made, either.
 #[derive(Default)]
 pub struct Queue {
-    heap: BinaryHeap<Reverse<Due>>,
+    /// The latest first; of one moment the newest first.
+    waiting: Vec<Due>,
     events: Vec<Option<Event>>,
     free: Vec<u32>,
     made: u64,
@@ -319,16 +317,17 @@ impl Queue {
             u32::try_from(self.events.len() - 1).unwrap_or(u32::MAX)
         });
         self.events[place as usize] = Some(event);
-        // Nothing happens that late.
-        let at = at.0.min((1 << (64 - ORDER_BITS)) - 1);
-        self.heap.push(Reverse(Due { when: at << ORDER_BITS | self.made, place }));
+        // No history lasts that long.
+        let micros = u32::try_from(at.0).unwrap_or(u32::MAX);
+        let later = self.waiting.partition_point(|other| other.micros > micros);
+        self.waiting.insert(later, Due { micros, place });
     }
 
     /// Takes the next.
     pub fn pop(&mut self) -> Option<(Time, Event)> {
-        let Reverse(due) = self.heap.pop()?;
+        let due = self.waiting.pop()?;
         self.free.push(due.place);
-        self.events[due.place as usize].take().map(|event| (Time(due.when >> ORDER_BITS), event))
+        self.events[due.place as usize].take().map(|event| (Time(due.micros.into()), event))
     }
 
     /// How many were ever added.
