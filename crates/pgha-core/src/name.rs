@@ -81,7 +81,12 @@ impl NodeName {
     ///
     /// Patroni's rule (`slot_name_from_member_name`): lower case, `-` and `.` become `_`; what else remains is legal.
     pub fn slot(&self) -> SlotName {
-        SlotName(self.0.to_ascii_lowercase().replace(['-', '.'], "_").into())
+        let differs = |c: char| c.is_ascii_uppercase() || matches!(c, '-' | '.');
+        if self.0.contains(differs) {
+            SlotName(self.0.to_ascii_lowercase().replace(['-', '.'], "_").into())
+        } else {
+            SlotName(self.0.clone())
+        }
     }
 
     /// Whether that slot is this member's: [`Self::slot`], without making it.

@@ -187,6 +187,21 @@ pub enum Synchrony {
 }
 
 impl ClusterSettings {
+    /// What holds before anybody has written any.
+    pub const UNWRITTEN: Self = Self {
+        synchrony: Synchrony::Off,
+        strict: false,
+        sync_count: 1,
+        maximum_lag_on_syncnode: None,
+        maximum_lag: 1 << 20,
+        member_slots_ttl: Millis::from_secs(1800),
+        primary_start_timeout: Millis::from_secs(300),
+        primary_stop_timeout: None,
+        permanent_slots: BTreeMap::new(),
+        paused: false,
+        failsafe: false,
+    };
+
     /// Commits wait for standbys.
     pub fn is_synchronous(&self) -> bool {
         self.synchrony != Synchrony::Off
@@ -195,19 +210,7 @@ impl ClusterSettings {
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self {
-            synchrony: Synchrony::Off,
-            strict: false,
-            sync_count: 1,
-            maximum_lag_on_syncnode: None,
-            maximum_lag: 1 << 20,
-            member_slots_ttl: Millis::from_secs(1800),
-            primary_start_timeout: Millis::from_secs(300),
-            primary_stop_timeout: None,
-            permanent_slots: BTreeMap::new(),
-            paused: false,
-            failsafe: false,
-        }
+        Self::UNWRITTEN
     }
 }
 

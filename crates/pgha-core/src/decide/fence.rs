@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use super::{Decision, View};
+use super::{Verdict, View};
 use crate::action::Action;
 use crate::observation::{Cluster, Dcs, Postgres};
 use crate::reason::Reason;
 
 /// A Postgres that may accept writes without a lease that holds is stopped at once, whatever else is the case.
-pub(super) fn lease_over(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
+pub(super) fn lease_over(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
     if view.obs.may_accept_writes() && view.lease().is_none() {
         let actions = fence(&view);
         return Break(view.say(Reason::LeaseOver, actions));
@@ -28,7 +28,7 @@ fn fence(view: &View<'_>) -> Vec<Action> {
 }
 
 /// Somebody else leads, or led since: the lease is void before its time.
-pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
+pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Verdict, View<'a>> {
     let other = cluster.leader.as_ref().map(|leader| &leader.name).filter(|name| *name != view.me());
     let led_since = cluster.epoch.leader.as_ref().filter(|name| *name != view.me());
     if view.obs.may_accept_writes() {
@@ -43,7 +43,7 @@ pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Deci
 
 /// Nothing here accepts writes any more, and the leadership is gone or its lease over: watchdog and guard have nothing
 /// left to guard. A watchdog that stays armed resets a host that did everything right.
-pub(super) fn stand_down(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
+pub(super) fn stand_down(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
     let leads = match &view.obs.dcs {
         Dcs::Seen(cluster) => cluster.leader.as_ref().is_some_and(|leader| leader.name == *view.me()),
         Dcs::Silent { .. } => view.lease().is_some(),

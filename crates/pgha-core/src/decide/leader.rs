@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use super::{Decision, View, cluster_settings, slots};
+use super::{Verdict, View, cluster_settings, slots};
 use crate::action::{Action, StartAs};
 use crate::lsn::Timeline;
 use crate::name::{NodeName, SlotName};
@@ -108,7 +108,7 @@ fn has_votes(view: &View<'_>, cluster: &Cluster) -> bool {
     cluster.sync.standbys.iter().filter(runs).count() > cluster.sync.quorum
 }
 
-pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> Decision {
+pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> Verdict {
     // The record is written in the same transaction as the znode; without it the znode is not ours to judge.
     // Where the record has become garbage, the session that owns the znode is proof enough.
     let recorded = match &cluster.epoch.leader {
@@ -133,11 +133,11 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> 
     let mut actions = renewal(&view);
     let mut decision = holding(view, cluster, version);
     actions.append(&mut decision.actions);
-    Decision { actions, ..decision }.within(wake)
+    Verdict { actions, ..decision }.within(wake)
 }
 
 /// The agent was restarted; its old session still owns the znode.
-fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
+fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Verdict {
     // The lease may be one epoch behind: its file is written after the transaction that raised the epoch.
     if view.lease().is_some() && view.obs.may_accept_writes() {
         let epoch = cluster.epoch.epoch.next();
@@ -150,7 +150,7 @@ fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
     view.say(Reason::DroppingStaleLock, vec![Action::ReleaseLeadership { version }])
 }
 
-fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
+fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Verdict {
     if view.memory.release_ordered == Some(version) && !view.obs.may_accept_writes() {
         // An order to release that was not answered may arrive at any time: nothing is to begin under this leadership.
         let actions = vec![Action::ReleaseLeadership { version }, Action::DisarmWatchdog, Action::ForgetLease];
@@ -192,7 +192,7 @@ fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Decision {
 }
 
 /// Postgres is at rest under my leadership: it died, was stopped to hand over, or was never started.
-fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, lease: crate::lease::Lease) -> Decision {
+fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, lease: crate::lease::Lease) -> Verdict {
     let release = vec![Action::ReleaseLeadership { version }, Action::DisarmWatchdog, Action::ForgetLease];
     let served = view.obs.past.led_in == Some(lease.epoch) && !control.standby_signal;
     let not_after = lease.fence_at(view.timing());
@@ -238,7 +238,7 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
 }
 
 /// I lead and Postgres is a standby: promote it.
-fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) -> Decision {
+fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) -> Verdict {
     let release = vec![Action::ReleaseLeadership { version }];
     if view.lacks_watchdog() {
         return view.say(Reason::WatchdogRequired, release);
@@ -269,7 +269,7 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) 
         };
         actions.push(Action::WriteSync { version, record });
     }
-    actions.push(Action::SetSyncNames(Names::without_standbys(&settings).render()));
+    actions.push(Action::SetSyncNames(Names::without_standbys(settings).render()));
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);
     }
@@ -280,7 +280,7 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) 
 }
 
 /// The normal case: a primary with its lease.
-fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Decision {
+fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Verdict {
     if !matches!(cluster.initialize, Initialize::Done(_)) || cluster.config.is_none() {
         if !view.memory.prepared {
             // Until it is recorded nobody else joins: a cluster is not made before its members can log in.
@@ -314,7 +314,7 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
 }
 
 /// A primary whose disk fails serves nobody for long: another member takes over while it can still be stopped in order.
-fn failing_disk<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
+fn failing_disk<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Verdict, View<'a>> {
     let settings = cluster_settings(cluster);
     let Some(disk) = view.failing_disk().filter(|_| !settings.paused && has_heir(&view, cluster)) else {
         return Continue(view);
@@ -336,12 +336,7 @@ fn due_request<'a>(me: &NodeName, cluster: &'a Cluster) -> Option<&'a FailoverRe
 }
 
 /// A switchover or failover was asked for.
-fn requested<'a>(
-    view: View<'a>,
-    cluster: &Cluster,
-    version: i32,
-    primary: &Primary,
-) -> ControlFlow<Decision, View<'a>> {
+fn requested<'a>(view: View<'a>, cluster: &Cluster, version: i32, primary: &Primary) -> ControlFlow<Verdict, View<'a>> {
     let Some(request) = cluster.failover.as_ref().filter(|request| !request.later) else {
         return Continue(view);
     };
@@ -397,7 +392,7 @@ fn requested<'a>(
 const FAILSAFE_PATIENCE: u64 = 10;
 
 /// Keeps the members that may lead on record, or the record empty while failsafe mode is off.
-fn failsafe<'a>(mut view: View<'a>, cluster: &Cluster, version: i32) -> ControlFlow<Decision, View<'a>> {
+fn failsafe<'a>(view: View<'a>, cluster: &Cluster, version: i32) -> ControlFlow<Verdict, View<'a>> {
     let recorded = &cluster.failsafe.members;
     let patience = Millis(view.timing().ttl.0 * FAILSAFE_PATIENCE);
     let stays = |name: &&NodeName| {
@@ -422,7 +417,7 @@ fn failsafe<'a>(mut view: View<'a>, cluster: &Cluster, version: i32) -> ControlF
 }
 
 /// Synchronous standbys, slots, and the checkpoint after a promotion.
-fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Decision {
+fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Verdict {
     let settings = cluster_settings(cluster);
     if view.memory.sync_ordered.is_some() && view.memory.sync_ordered == cluster.sync.version {
         // Once this is written the earlier write fails; until then it may turn the record into what it is no longer to be.
@@ -431,7 +426,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     }
     let stalled = view.stalled();
     let floor = &view.memory.sync_floor;
-    let (step, floor) = sync::step(view.me(), &settings, &cluster.sync, primary, &cluster.members, &stalled, floor);
+    let (step, floor) = sync::step(view.me(), settings, &cluster.sync, primary, &cluster.members, &stalled, floor);
     view.memory.sync_floor = floor;
     let (reason, step_action, settling) = match step {
         Step::Settled => (Reason::Leading, None, false),
@@ -450,7 +445,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     if primary.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
     }
-    let mut slots = slots::of_leader(&mut view, cluster, &settings, primary);
+    let mut slots = slots::of_leader(&mut view, cluster, settings, primary);
     actions.append(&mut slots);
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);

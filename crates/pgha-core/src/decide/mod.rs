@@ -168,6 +168,11 @@ impl Memory {
         settings.replicatefrom.as_ref().filter(|_| self.shunned.is_none())
     }
 
+    /// Whether a failed action is to be left alone for now.
+    fn backs_off(&self, kind: JobKind, now: Instant) -> bool {
+        self.backoff.is_some_and(|backoff| backoff.kind == kind && now < backoff.until)
+    }
+
     fn climb_to(&mut self, rung: Rung) {
         self.tried = rung;
         self.due = rung;
@@ -254,11 +259,18 @@ pub struct Decision {
     pub memory: Memory,
 }
 
-/// Everything that a rule may look at.
+/// Everything that a rule may look at, and what it remembers.
 struct View<'a> {
     settings: &'a Settings,
-    memory: Memory,
+    memory: &'a mut Memory,
     obs: &'a Observation,
+}
+
+/// What a rule decides.
+struct Verdict {
+    reason: Reason,
+    actions: Vec<Action>,
+    wake: Millis,
 }
 
 impl View<'_> {
@@ -293,9 +305,8 @@ impl View<'_> {
         Some(Action::Checkpoint)
     }
 
-    fn say(self, reason: Reason, actions: Vec<Action>) -> Decision {
-        let wake = self.timing().heartbeat;
-        Decision { reason, actions, wake, memory: self.memory }
+    fn say(self, reason: Reason, actions: Vec<Action>) -> Verdict {
+        Verdict { reason, actions, wake: self.timing().heartbeat }
     }
 
     /// Whether a member has been away for so long that no WAL is kept for it any more.
@@ -307,38 +318,16 @@ impl View<'_> {
         self.memory.away.get(slot).is_some_and(|since| self.now().since(*since) >= length)
     }
 
-    /// Whether a primary must have a watchdog and this member could not arm one.
     fn lacks_watchdog(&self) -> bool {
-        self.settings.watchdog_required && matches!(self.obs.watchdog, Watchdog::Off | Watchdog::Unusable)
+        lacks_watchdog(self.settings, self.obs)
     }
 
-    /// The disk, once it has been unsound for so long that it is no passing thing.
     fn failing_disk(&self) -> Option<Disk> {
-        let ttl = self.timing().ttl;
-        let lasts = self.memory.disk.is_some_and(|trouble| {
-            // A query that fills it with temporary files is soon over. A disk that stays full still takes the record of
-            // each transaction that fails for want of space.
-            let full = self.obs.disk == Disk::Full && self.now().since(trouble.since) >= ttl + ttl;
-            full || self.now().since(trouble.stuck) >= ttl
-        });
-        (lasts && self.obs.disk != Disk::Sound).then_some(self.obs.disk)
+        failing_disk(self.settings, self.memory, self.obs)
     }
 
-    /// Why this member may not lead, if it were its turn.
-    fn barred(&self) -> Option<Reason> {
-        if self.settings.nofailover {
-            Some(Reason::NoFailoverTag)
-        } else if self.lacks_watchdog() {
-            Some(Reason::WatchdogRequired)
-        } else if !self.obs.guard_alive {
-            Some(Reason::GuardMissing)
-        } else if let Some(disk) = self.failing_disk() {
-            Some(Reason::DiskFailing { disk })
-        } else if self.backing_off(JobKind::Promote) {
-            Some(Reason::BackingOff { job: JobKind::Promote })
-        } else {
-            None
-        }
+    fn backing_off(&self, kind: JobKind) -> bool {
+        self.memory.backs_off(kind, self.now())
     }
 
     /// Standbys that confirm nothing, though there is something: commits that wait for them do so in vain.
@@ -351,14 +340,9 @@ impl View<'_> {
     fn stall(&self) -> Millis {
         self.timing().heartbeat + self.timing().heartbeat
     }
-
-    /// Whether a failed action is to be left alone for now.
-    fn backing_off(&self, kind: JobKind) -> bool {
-        self.memory.backoff.is_some_and(|backoff| backoff.kind == kind && self.now() < backoff.until)
-    }
 }
 
-impl Decision {
+impl Verdict {
     /// Look again sooner.
     fn within(mut self, wake: Millis) -> Self {
         self.wake = self.wake.min(wake);
@@ -368,26 +352,60 @@ impl Decision {
 
 /// Decides.
 pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decision {
-    let view = View { settings, memory: learn(memory.clone(), settings, obs), obs };
-    let mut decision = match rules(view) {
-        Break(decision) => decision,
+    let mut memory = learn(memory.clone(), settings, obs);
+    let Verdict { reason, actions, wake } = match rules(View { settings, memory: &mut memory, obs }) {
+        Break(verdict) => verdict,
         Continue(never) => match never {},
     };
-    for action in &decision.actions {
+    for action in &actions {
         if let Action::ReleaseLeadership { version } = action {
-            decision.memory.release_ordered = Some(*version);
+            memory.release_ordered = Some(*version);
         }
     }
-    decision
+    Decision { reason, actions, wake, memory }
 }
 
 /// Whether nothing about this member itself keeps it from leading: for others that wait for it to.
 pub fn can_lead(settings: &Settings, memory: &Memory, obs: &Observation) -> bool {
-    View { settings, memory: memory.clone(), obs }.barred().is_none()
+    barred(settings, memory, obs).is_none()
+}
+
+/// Why this member may not lead, if it were its turn.
+fn barred(settings: &Settings, memory: &Memory, obs: &Observation) -> Option<Reason> {
+    if settings.nofailover {
+        Some(Reason::NoFailoverTag)
+    } else if lacks_watchdog(settings, obs) {
+        Some(Reason::WatchdogRequired)
+    } else if !obs.guard_alive {
+        Some(Reason::GuardMissing)
+    } else if let Some(disk) = failing_disk(settings, memory, obs) {
+        Some(Reason::DiskFailing { disk })
+    } else if memory.backs_off(JobKind::Promote, obs.now) {
+        Some(Reason::BackingOff { job: JobKind::Promote })
+    } else {
+        None
+    }
+}
+
+/// Whether a primary must have a watchdog and this member could not arm one.
+fn lacks_watchdog(settings: &Settings, obs: &Observation) -> bool {
+    settings.watchdog_required && matches!(obs.watchdog, Watchdog::Off | Watchdog::Unusable)
+}
+
+/// The disk, once it has been unsound for so long that it is no passing thing.
+fn failing_disk(settings: &Settings, memory: &Memory, obs: &Observation) -> Option<Disk> {
+    let ttl = settings.timing.ttl;
+    let lasts = memory.disk.is_some_and(|trouble| {
+        // A query that fills it with temporary files is soon over. A disk that stays full still takes the record of
+        // each transaction that fails for want of space.
+        let full = obs.disk == Disk::Full && obs.now.since(trouble.since) >= ttl + ttl;
+        full || obs.now.since(trouble.stuck) >= ttl
+    });
+    (lasts && obs.disk != Disk::Sound).then_some(obs.disk)
 }
 
 /// Each family either decides (`Break`, so that `?` ends the search) or passes the view on; the last one decides.
-fn rules(view: View<'_>) -> ControlFlow<Decision, Infallible> {
+fn rules(view: View<'_>) -> ControlFlow<Verdict, Infallible> {
     let view = fence::lease_over(view)?;
     let view = fence::stand_down(view)?;
     let view = shutdown(view)?;
@@ -401,9 +419,9 @@ fn rules(view: View<'_>) -> ControlFlow<Decision, Infallible> {
     let view = wrong_cluster(view, cluster)?;
     Break(match &cluster.leader {
         Some(leader) if leader.name == view.settings.me => leader::decide(view, cluster, leader.is_my_session),
-        Some(_) if is_vacant(view.settings, &view.memory, view.obs, cluster) => vacant::decide(view, cluster),
+        Some(_) if is_vacant(view.settings, view.memory, view.obs, cluster) => vacant::decide(view, cluster),
         Some(leader) => {
-            let lapses = lapses_at(view.settings, &view.memory, view.obs, cluster).filter(|at| *at > view.now());
+            let lapses = lapses_at(view.settings, view.memory, view.obs, cluster).filter(|at| *at > view.now());
             let left = lapses.map_or(Millis(u64::MAX), |at| at.since(view.now()));
             standby::decide(view, cluster, &leader.name).within(left)
         }
@@ -568,7 +586,7 @@ fn electorate(known: Electorate, me: &NodeName, cluster: &Cluster) -> Electorate
 }
 
 /// The service shall stop: a primary hands over, a standby just stops.
-fn shutdown(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
+fn shutdown(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
     if view.obs.request != Some(Request::Shutdown) {
         return Continue(view);
     }
@@ -595,7 +613,7 @@ fn shutdown(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
 }
 
 /// Another host is this member already: what this one wrote would be taken for the other's word.
-fn namesake(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
+fn namesake(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
     match &view.obs.namesake {
         Some(at) if !view.obs.may_accept_writes() => {
             let reason = Reason::DuplicateName { at: at.clone() };
@@ -606,7 +624,7 @@ fn namesake(view: View<'_>) -> ControlFlow<Decision, View<'_>> {
 }
 
 /// ZooKeeper does not answer. Nothing is written; [`fence::lease_over`] ends this when the lease does.
-fn silence(view: View<'_>) -> Decision {
+fn silence(view: View<'_>) -> Verdict {
     match view.lease().copied() {
         Some(lease) if view.obs.may_accept_writes() => {
             let left = lease.fence_at(view.timing()).since(view.now());
@@ -621,7 +639,6 @@ fn silence(view: View<'_>) -> Decision {
             if !due {
                 return view.say(Reason::Failsafe, vec![]).within(Millis(pause.0 / 2)).within(left);
             }
-            let mut view = view;
             view.memory.asked = Some(now);
             let ask = Action::RenewByPromise { epoch: lease.epoch, members };
             view.say(Reason::Failsafe, vec![ask]).within(left)
@@ -631,7 +648,7 @@ fn silence(view: View<'_>) -> Decision {
 }
 
 /// A slow action is under way: nothing else is begun; a leader goes on renewing.
-fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
+fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Verdict, View<'a>> {
     let Some(job) = view.obs.job else { return Continue(view) };
     let mine = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session);
     if job.writes && !mine {
@@ -647,7 +664,7 @@ fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>
 }
 
 /// Data of another cluster, or data that cannot be read: hands off.
-fn wrong_cluster<'a>(mut view: View<'a>, cluster: &Cluster) -> ControlFlow<Decision, View<'a>> {
+fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Verdict, View<'a>> {
     let mine = match &view.obs.postgres {
         Postgres::Stopped(control) => Some(control.system_id),
         Postgres::Running(running) => Some(running.system_id),
@@ -690,6 +707,7 @@ fn wrong_cluster<'a>(mut view: View<'a>, cluster: &Cluster) -> ControlFlow<Decis
 }
 
 /// The cluster-wide settings; before the first leader has written them, synchronous mode is taken to be off.
-fn cluster_settings(cluster: &Cluster) -> ClusterSettings {
-    cluster.config.clone().unwrap_or_default()
+fn cluster_settings(cluster: &Cluster) -> &ClusterSettings {
+    static UNWRITTEN: ClusterSettings = ClusterSettings::UNWRITTEN;
+    cluster.config.as_ref().unwrap_or(&UNWRITTEN)
 }

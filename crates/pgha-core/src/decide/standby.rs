@@ -1,6 +1,6 @@
 //! Somebody else leads: follow, or come back.
 
-use super::{Decision, Standstill, View, cluster_settings, slots, topology};
+use super::{Standstill, Verdict, View, cluster_settings, slots, topology};
 use crate::action::{Action, StartAs};
 use crate::name::NodeName;
 use crate::observation::{Cluster, Control, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
@@ -11,7 +11,7 @@ use crate::time::Millis;
 /// What a member waits for that has nothing to do before is looked for after this: it is soon there.
 const SOON: Millis = Millis(200);
 
-pub(super) fn decide(mut view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Decision {
+pub(super) fn decide(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
     if let Some(before) = view.memory.tried_with.replace(leader.clone())
         && before != *leader
     {
@@ -69,13 +69,13 @@ fn upstream(view: &View<'_>, cluster: &Cluster, leader: &NodeName) -> Option<Nod
     topology::upstream(&cluster, leader, view.me())
 }
 
-fn redirected(mut view: View<'_>, leader: &NodeName, upstream: Option<NodeName>) -> Decision {
+fn redirected(view: View<'_>, leader: &NodeName, upstream: Option<NodeName>) -> Verdict {
     view.memory.followed.clone_from(&upstream);
     let reason = Reason::Redirecting { leader: upstream.clone().unwrap_or_else(|| leader.clone()) };
     view.say(reason, vec![Action::Follow(upstream)])
 }
 
-fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Decision {
+fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
     if view.backing_off(JobKind::Clone) {
         return view.say(Reason::BackingOff { job: JobKind::Clone }, vec![]);
     }
@@ -92,7 +92,7 @@ fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Decision {
 }
 
 /// A data directory at rest: the rejoin ladder.
-fn back(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, control: &Control) -> Decision {
+fn back(view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, control: &Control) -> Verdict {
     let name = leader.clone();
     let plan = rejoin::plan(control, &view.obs.past, view.me(), source, &cluster.history, view.memory.due);
     match plan {
@@ -120,7 +120,7 @@ const AFTER_COPY: u64 = 12;
 const RESTARTPOINT: Millis = Millis::from_secs(5);
 
 /// Not streaming: it may be replaying from the archive, or the leader cannot be reached, or there is no way on.
-fn standing_still(mut view: View<'_>, cluster: &Cluster, leader: &NodeName, standby: &Standby) -> Decision {
+fn standing_still(view: View<'_>, cluster: &Cluster, leader: &NodeName, standby: &Standby) -> Verdict {
     let waiting = Reason::NotStreaming { leader: leader.clone() };
     let position = standby.position();
     let now = view.now();
@@ -160,7 +160,7 @@ fn following(
     leader: &NodeName,
     running: &Running,
     standby: &Standby,
-) -> Decision {
+) -> Verdict {
     let name = leader.clone();
     if view.obs.request == Some(Request::Restart) {
         return view.say(Reason::Restarting, vec![Action::Stop { checkpoint: false }]);
@@ -202,12 +202,12 @@ fn following(
         return view.say(Reason::DroppingOldData, vec![Action::RemoveOldData]);
     }
     let settings = cluster_settings(cluster);
-    let missing = slots::to_copy(&mut view, cluster, &settings, standby);
+    let missing = slots::to_copy(&mut view, cluster, settings, standby);
     if !missing.is_empty() {
         let reason = Reason::CopyingSlots { leader: leader.clone() };
         return view.say(reason, vec![Action::CopySlots(leader.clone(), missing)]);
     }
-    let mut actions = slots::of_standby(&mut view, cluster, &settings, leader, standby);
+    let mut actions = slots::of_standby(&mut view, cluster, settings, leader, standby);
     if standby.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
     }

@@ -781,7 +781,7 @@ proptest! {
 
 fn failsafe_cluster(leader: Option<&str>) -> Cluster {
     let mut cluster = cluster(leader);
-    cluster.config = Some(ClusterSettings { failsafe: true, ..cluster_settings(&cluster) });
+    cluster.config = Some(ClusterSettings { failsafe: true, ..cluster_settings(&cluster).clone() });
     cluster.failsafe =
         FailsafeRecord { members: [name("me"), name("peer")].into(), unreadable: false, version: Some(0) };
     cluster
@@ -816,7 +816,7 @@ fn a_member_that_may_be_on_record_by_now_is_asked_too() {
 #[test]
 fn who_has_been_ordered_off_the_record_altogether_makes_failsafe_mode_useless() {
     let mut cluster = failsafe_cluster(Some("me"));
-    cluster.config = Some(ClusterSettings { failsafe: false, ..cluster_settings(&cluster) });
+    cluster.config = Some(ClusterSettings { failsafe: false, ..cluster_settings(&cluster).clone() });
     let seen = observe(cluster, primary());
     let decision = decided(&seen);
     assert!(matches!(&decision.actions[..], [Action::WriteFailsafe { members, .. }] if members.is_empty()));
@@ -1022,7 +1022,7 @@ fn a_start_that_takes_too_long_lets_another_take_over() {
 fn a_stop_that_takes_too_long_is_made_short_where_commits_wait() {
     let mut all = cluster(Some("me"));
     let timeout = Some(Millis::from_secs(10));
-    all.config = Some(ClusterSettings { primary_stop_timeout: timeout, ..cluster_settings(&all) });
+    all.config = Some(ClusterSettings { primary_stop_timeout: timeout, ..cluster_settings(&all).clone() });
     let mut obs = observe(all, primary());
     for (ago, code) in [(9, "busy"), (10, "stop_overdue")] {
         obs.job = Some(RunningJob { kind: JobKind::Stop, since: NOW - Millis::from_secs(ago), writes: false });
@@ -1133,7 +1133,7 @@ fn with_permanent_slots() -> Cluster {
     let slot = |it: &str| SlotName::parse(it).unwrap();
     let logical = PermanentSlot::Logical { database: "app".into(), plugin: "pgoutput".into() };
     let permanent_slots = [(slot("backup"), PermanentSlot::Physical), (slot("cdc"), logical)].into();
-    all.config = Some(ClusterSettings { permanent_slots, ..cluster_settings(&all) });
+    all.config = Some(ClusterSettings { permanent_slots, ..cluster_settings(&all).clone() });
     all.slot_positions = [(slot("backup"), Lsn(950)), (slot("cdc"), Lsn(950))].into();
     all
 }

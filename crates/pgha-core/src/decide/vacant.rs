@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decision, View, cluster_settings};
+use super::{Verdict, View, cluster_settings};
 use crate::action::{Action, StartAs};
 use crate::name::NodeName;
 use crate::observation::{Cluster, Disk, Initialize, JobKind, PeerPosition, Postgres, Role, Running, Standby, Tie};
@@ -15,7 +15,7 @@ const SETTLING: Millis = Millis(100);
 /// Voters may be on the point of leaving the old primary: ask again after this.
 const RECOUNT: Millis = Millis(250);
 
-pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Decision {
+pub(super) fn decide(view: View<'_>, cluster: &Cluster) -> Verdict {
     if view.obs.may_accept_writes() {
         return retake(view, cluster);
     }
@@ -35,14 +35,14 @@ fn take(view: &View<'_>, cluster: &Cluster, initialize: bool) -> Action {
 
 /// The znode is gone before my lease is, and nobody has led since (see the fencing rules): somebody deleted it, or the
 /// ensemble lost its data. The transaction fails if another takes it first.
-fn retake(view: View<'_>, cluster: &Cluster) -> Decision {
+fn retake(view: View<'_>, cluster: &Cluster) -> Verdict {
     let initialize = cluster.initialize == Initialize::Absent;
     let take = take(&view, cluster, initialize);
     view.say(Reason::RetakingLeadership, vec![take])
 }
 
 /// There is no cluster yet, or whoever was making it is gone.
-fn unmade(view: View<'_>, cluster: &Cluster) -> Decision {
+fn unmade(view: View<'_>, cluster: &Cluster) -> Verdict {
     if view.settings.nofailover {
         return view.say(Reason::NoFailoverTag, vec![]);
     }
@@ -63,7 +63,7 @@ fn unmade(view: View<'_>, cluster: &Cluster) -> Decision {
     }
 }
 
-fn made(view: View<'_>, cluster: &Cluster) -> Decision {
+fn made(view: View<'_>, cluster: &Cluster) -> Verdict {
     let settings = cluster_settings(cluster);
     let asked_for = cluster.failover.as_ref().filter(|request| !request.later).and_then(|r| r.candidate.as_ref());
     // Who led before the ensemble was away may lead again: it changes nothing.
@@ -94,7 +94,7 @@ fn made(view: View<'_>, cluster: &Cluster) -> Decision {
 }
 
 /// A standby and an empty seat.
-fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby) -> Decision {
+fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby) -> Verdict {
     let settings = cluster_settings(cluster);
     // A leadership that began since has ended the one that it was given to.
     let led_since = |epoch| cluster.epoch.leader.is_some() && cluster.epoch.epoch > epoch;
@@ -128,7 +128,7 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
             return view.say(Reason::NotInFailsafe, vec![]);
         }
     }
-    if let Some(reason) = view.barred() {
+    if let Some(reason) = super::barred(view.settings, view.memory, view.obs) {
         // A full disk is better than no primary at all: nothing can be deleted without one.
         let long =
             view.memory.vacant_since.is_some_and(|since| view.now().since(since) >= Millis(view.timing().ttl.0 * 3));

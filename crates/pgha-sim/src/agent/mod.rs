@@ -423,7 +423,7 @@ impl World {
                 }
                 Role::Standby(standby) => (standby.position(), standby.complete),
             };
-            let can_lead = can_lead(&agent.settings, &agent.memory, observation);
+            let can_lead = member.can_lead;
             let detached = agent.memory.is_detached();
             // On the clock of who asks it; filled in there.
             let looked = Instant::default();
