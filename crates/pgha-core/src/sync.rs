@@ -154,15 +154,6 @@ impl Names {
         read.unwrap_or(Self::Nothing)
     }
 
-    /// The standbys and how many of them a commit waits for; `None` where none is ever acknowledged.
-    fn count_of(&self) -> Option<(usize, BTreeSet<NodeName>)> {
-        match self {
-            Self::Nothing => Some((0, BTreeSet::new())),
-            Self::Nobody => None,
-            Self::Of(_, count, standbys) => Some(((*count).min(standbys.len()), standbys.clone())),
-        }
-    }
-
     /// Whether every process that takes part in the waiting has been told, as far as they show it.
     ///
     /// A query shows a setting as soon as its own backend has reloaded it. Backends wait only when the *checkpointer* has
@@ -196,7 +187,14 @@ impl Voters {
 
     /// The least quorum with which `standbys` fit what Postgres waits for.
     fn least(standbys: &BTreeSet<NodeName>, names: &Names) -> usize {
-        names.count_of().map_or(0, |(count, waited_for)| standbys.union(&waited_for).count().saturating_sub(count))
+        match names {
+            Names::Nothing => standbys.len(),
+            // No commit is ever acknowledged.
+            Names::Nobody => 0,
+            Names::Of(_, count, waited_for) => {
+                standbys.union(waited_for).count().saturating_sub((*count).min(waited_for.len()))
+            }
+        }
     }
 
     fn fit(&self, names: &Names) -> bool {

@@ -81,6 +81,7 @@ impl World {
                 if self.hosts[host].on {
                     let until = until.max(self.hosts[host].frozen_until);
                     self.hosts[host].frozen_until = until;
+                    self.frozen_until = self.frozen_until.max(until);
                     self.queue.push(until, Event::Thaw(host));
                     self.topology_changed();
                 }
@@ -92,6 +93,7 @@ impl World {
                     // systemd kills a service that does not ping it.
                     let patience = self.now + Span::millis(self.timing.hung_after().0);
                     self.hosts[host].agent_frozen_until = until.min(patience);
+                    self.frozen_until = self.frozen_until.max(until);
                     if until > patience {
                         let who = Who { host, start: self.hosts[host].agent_starts };
                         self.queue.push(patience, Event::Hung(who));
@@ -112,6 +114,7 @@ impl World {
             Fault::FreezePostgres(host) => {
                 if let Some(server) = &mut self.hosts[host].pg.server {
                     server.stuck_until = server.stuck_until.max(until);
+                    self.frozen_until = self.frozen_until.max(until);
                 }
             }
             Fault::KillServer(server) => {

@@ -122,6 +122,8 @@ pub struct World {
     pub vacant_since: Option<Time>,
     /// Somebody has led.
     pub led_once: bool,
+    /// From then on nothing stands still: neither a host nor an agent nor a Postgres.
+    pub frozen_until: Time,
     /// Faults are over.
     pub calm: bool,
     /// What waits in sockets for a link that is cut: from, to, what.
@@ -190,6 +192,7 @@ impl World {
             archived: BTreeMap::new(),
             oracle: Oracle::default(),
             reached: Reached::default(),
+            frozen_until: Time(0),
             calm: false,
             vacant_since: None,
             led_once: false,
@@ -293,17 +296,8 @@ impl World {
         host.agent.as_deref_mut()
     }
 
-    /// Puts an event off while who it is for stands still. Says whether it was.
-    fn put_off(&mut self, until: Time, event: &Event) -> bool {
-        let frozen = until > self.now;
-        if frozen {
-            self.queue.push(until, event.clone());
-        }
-        frozen
-    }
-
     /// Until when the process stands still that has to act for this to happen.
-    fn frozen_until(&self, event: &Event) -> Time {
+    fn put_off_until(&self, event: &Event) -> Time {
         let host = |host: usize| self.hosts[host].frozen_until;
         match event {
             Event::Wake(who)
@@ -357,8 +351,16 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if self.put_off(self.frozen_until(&event), &event) {
-            return;
+        debug_assert!(
+            self.put_off_until(&event) <= self.now.max(self.frozen_until),
+            "something stands still unnoticed"
+        );
+        if self.now < self.frozen_until {
+            let until = self.put_off_until(&event);
+            if until > self.now {
+                self.queue.push(until, event);
+                return;
+            }
         }
         match event {
             Event::Wake(who) => self.wake(who),

@@ -394,6 +394,18 @@ const FAILSAFE_PATIENCE: u64 = 10;
 /// Keeps the members that may lead on record, or the record empty while failsafe mode is off.
 fn failsafe<'a>(view: View<'a>, cluster: &Cluster, version: i32) -> ControlFlow<Verdict, View<'a>> {
     let recorded = &cluster.failsafe.members;
+    let members = if cluster_settings(cluster).failsafe { counted_on(&view, cluster) } else { BTreeSet::new() };
+    if members == *recorded && !cluster.failsafe.unreadable {
+        return Continue(view);
+    }
+    view.memory.electorate.order(cluster.failsafe.version, &members);
+    let write = Action::WriteFailsafe { version, failsafe: cluster.failsafe.version, members };
+    Break(view.say(Reason::RecordingFailsafe, vec![write]))
+}
+
+/// The members that may lead in failsafe mode.
+fn counted_on(view: &View<'_>, cluster: &Cluster) -> BTreeSet<NodeName> {
+    let recorded = &cluster.failsafe.members;
     let patience = Millis(view.timing().ttl.0 * FAILSAFE_PATIENCE);
     let stays = |name: &&NodeName| {
         let away = view.memory.failsafe_away.get(*name).map(|since| view.now().since(*since));
@@ -401,19 +413,8 @@ fn failsafe<'a>(view: View<'a>, cluster: &Cluster, version: i32) -> ControlFlow<
     };
     let mut members: BTreeSet<NodeName> = cluster.members.keys().chain([view.me()]).cloned().collect();
     members.extend(recorded.iter().filter(stays).cloned());
-    if members.len() == 1 && recorded.len() > 1 {
-        // Alone on record nobody else could ever take over.
-        members.clone_from(recorded);
-    }
-    if !cluster_settings(cluster).failsafe {
-        members.clear();
-    }
-    if members == *recorded && !cluster.failsafe.unreadable {
-        return Continue(view);
-    }
-    view.memory.electorate.order(cluster.failsafe.version, &members);
-    let write = Action::WriteFailsafe { version, failsafe: cluster.failsafe.version, members };
-    Break(view.say(Reason::RecordingFailsafe, vec![write]))
+    // Alone on record nobody else could ever take over.
+    if members.len() == 1 && recorded.len() > 1 { recorded.clone() } else { members }
 }
 
 /// Synchronous standbys, slots, and the checkpoint after a promotion.

@@ -66,7 +66,7 @@ fn upstream(view: &View<'_>, cluster: &Cluster, leader: &NodeName) -> Option<Nod
         me.nostream = view.settings.nostream;
         me.replicatefrom = relay.cloned();
     }
-    topology::upstream(&cluster, leader, view.me())
+    topology::upstream(&cluster, leader, view.me()).cloned()
 }
 
 fn redirected(view: View<'_>, leader: &NodeName, upstream: Option<NodeName>) -> Verdict {

@@ -9,13 +9,13 @@ use crate::observation::Cluster;
 ///
 /// A member that it shall stream from (`replicatefrom`) but that does not run is passed over, as is a ring of members
 /// that wait for each other.
-pub(super) fn upstream(cluster: &Cluster, leader: &NodeName, member: &NodeName) -> Option<NodeName> {
+pub(super) fn upstream<'a>(cluster: &'a Cluster, leader: &'a NodeName, member: &NodeName) -> Option<&'a NodeName> {
     let tags = cluster.members.get(member);
     if tags.is_some_and(|it| it.nostream) {
         return None;
     }
     let relay = tags.and_then(|it| it.replicatefrom.as_ref()).filter(|relay| relays(cluster, leader, member, relay));
-    Some(relay.unwrap_or(leader).clone())
+    Some(relay.unwrap_or(leader))
 }
 
 /// Whether `relay` can hand WAL of `leader` on to `member`.
@@ -36,7 +36,7 @@ fn relays(cluster: &Cluster, leader: &NodeName, member: &NodeName, relay: &NodeN
 
 /// Slots of the members that stream from `from`.
 pub(super) fn slots_of(cluster: &Cluster, leader: &NodeName, from: &NodeName) -> BTreeSet<SlotName> {
-    let streams = |member: &&NodeName| upstream(cluster, leader, member).as_ref() == Some(from);
+    let streams = |member: &&NodeName| upstream(cluster, leader, member) == Some(from);
     cluster.members.keys().filter(|member| *member != from).filter(streams).map(NodeName::slot).collect()
 }
 
@@ -82,17 +82,17 @@ mod tests {
     #[test]
     fn members_stream_through_others_that_run() {
         let mut cluster = cluster();
-        assert_eq!(upstream(&cluster, &name("a"), &name("d")), Some(name("c")));
+        assert_eq!(upstream(&cluster, &name("a"), &name("d")), Some(&name("c")));
         assert_eq!(slots_of(&cluster, &name("a"), &name("a")), slots(&["b", "c", "e", "f"]));
         assert_eq!(slots_of(&cluster, &name("a"), &name("c")), slots(&["d"]));
         cluster.members.get_mut(&name("c")).unwrap().is_running = false;
-        assert_eq!(upstream(&cluster, &name("a"), &name("d")), Some(name("a")));
+        assert_eq!(upstream(&cluster, &name("a"), &name("d")), Some(&name("a")));
     }
 
     #[test]
     fn a_ring_falls_back_to_the_leader() {
-        assert_eq!(upstream(&cluster(), &name("a"), &name("e")), Some(name("a")));
-        assert_eq!(upstream(&cluster(), &name("e"), &name("f")), Some(name("e")));
+        assert_eq!(upstream(&cluster(), &name("a"), &name("e")), Some(&name("a")));
+        assert_eq!(upstream(&cluster(), &name("e"), &name("f")), Some(&name("e")));
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
         let mut cluster = cluster();
         cluster.members.get_mut(&name("c")).unwrap().nostream = true;
         assert_eq!(upstream(&cluster, &name("a"), &name("c")), None);
-        assert_eq!(upstream(&cluster, &name("a"), &name("d")), Some(name("a")));
+        assert_eq!(upstream(&cluster, &name("a"), &name("d")), Some(&name("a")));
     }
 
     #[test]

@@ -447,16 +447,17 @@ impl World {
 
     /// Acknowledged writes make the lease.
     fn take_acknowledgements(&mut self, who: Who) {
+        let Some(agent) = self.agent(who) else { return };
+        let acks = std::mem::take(&mut agent.acks);
+        if acks.is_empty() {
+            return;
+        }
         let host = who.host;
         let now = self.clock(host);
         let timing = self.timing_of_agents();
         let newest_counts = self.is(Mutant::CountNewestRenewal);
         let from_answer = self.is(Mutant::CountFromAnswer);
         let Some(agent) = self.agent(who) else { return };
-        let acks = std::mem::take(&mut agent.acks);
-        if acks.is_empty() {
-            return;
-        }
         for ack in acks {
             let sent = if from_answer { now } else { ack.sent };
             let mut lease = match agent.lease.filter(|lease| lease.epoch == ack.epoch && !ack.began) {
