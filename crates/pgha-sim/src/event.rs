@@ -297,13 +297,14 @@ struct Due {
 
 /// Events by time.
 ///
-/// Some dozens wait, and most that come are due before most of these: a list in order, with the next one at its end, is
-/// quicker than a heap. It needs no mark of the order in which events of one moment were made, either.
+/// Some dozens wait, and most that come are due before nearly all of these: a list in order, with the next one at its end,
+/// is quicker than a heap. It needs no mark of the order in which events of one moment were made, either.
 #[derive(Default)]
 pub struct Queue {
     /// The latest first; of one moment the newest first.
     waiting: Vec<Due>,
-    events: Vec<Option<Event>>,
+    /// Where they are kept, in no order; a place that is free holds any.
+    events: Vec<Event>,
     free: Vec<u32>,
     made: u64,
 }
@@ -312,14 +313,16 @@ impl Queue {
     /// Adds one.
     pub fn push(&mut self, at: Time, event: Event) {
         self.made += 1;
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.events.push(None);
+        let place = if let Some(place) = self.free.pop() {
+            self.events[place as usize] = event;
+            place
+        } else {
+            self.events.push(event);
             u32::try_from(self.events.len() - 1).unwrap_or(u32::MAX)
-        });
-        self.events[place as usize] = Some(event);
+        };
         // No history lasts that long.
         let micros = u32::try_from(at.0).unwrap_or(u32::MAX);
-        let later = self.waiting.partition_point(|other| other.micros > micros);
+        let later = self.waiting.iter().rposition(|other| other.micros > micros).map_or(0, |last| last + 1);
         self.waiting.insert(later, Due { micros, place });
     }
 
@@ -327,7 +330,8 @@ impl Queue {
     pub fn pop(&mut self) -> Option<(Time, Event)> {
         let due = self.waiting.pop()?;
         self.free.push(due.place);
-        self.events[due.place as usize].take().map(|event| (Time(due.micros.into()), event))
+        let event = std::mem::replace(&mut self.events[due.place as usize], Event::End);
+        Some((Time(due.micros.into()), event))
     }
 
     /// How many were ever added.
