@@ -159,7 +159,7 @@ impl World {
             let owner = self.zk.sessions[id].owner;
             self.say(|world| format!("session {id} of {} expires", world.names[owner]));
             let session = SessionId::try_from(id).unwrap_or(SessionId::MAX);
-            if let Some(next) = self.zk.committed.without(session) {
+            if let Some(next) = self.zk.committed.without(&self.names, session) {
                 let led = self.zk.committed.leader.is_some_and(|(_, owns)| owns == session);
                 self.commit_tree(next);
                 if led {
@@ -195,8 +195,8 @@ impl World {
         let before = std::mem::replace(&mut self.zk.servers[server].applied, tree.clone());
         let watched = before.leader != tree.leader
             || before.failover_version != tree.failover_version
-            || before.config != tree.config
-            || before.initialize != tree.initialize;
+            || before.cluster.config != tree.cluster.config
+            || before.cluster.initialize != tree.cluster.initialize;
         let renewed = before.renewals != tree.renewals;
         if !watched && !renewed {
             return;

@@ -198,7 +198,7 @@ impl World {
             }
             Fault::Failover(candidate) => {
                 // Whom a primary in failsafe mode does not count on, an operator makes primary only where there is none.
-                let record = &self.zk.committed.failsafe.members;
+                let record = &self.zk.committed.cluster.failsafe.members;
                 let counted_on = record.is_empty() || record.contains(&self.names[candidate]);
                 let serves = |host: usize| self.hosts[host].pg.server.as_ref().is_some_and(Server::writable);
                 if !counted_on && (0..self.scenario.members).any(serves) {
@@ -209,7 +209,7 @@ impl World {
             }
             Fault::Scheduled(candidate) => self.schedule(candidate, true),
             Fault::Edit(edit) => {
-                if let Some(settings) = self.zk.committed.config.clone() {
+                if let Some(settings) = self.zk.committed.cluster.config.clone() {
                     self.operate(&Write::Set(edited(edit, &settings)));
                 }
             }
@@ -260,7 +260,7 @@ impl World {
                 self.hosts[host].disk_failed_until = self.now;
             }
             Fault::Scheduled(candidate) => {
-                let waits = self.zk.committed.failover.as_ref().is_some_and(|request| request.later);
+                let waits = self.zk.committed.cluster.failover.as_ref().is_some_and(|request| request.later);
                 if waits {
                     self.schedule(candidate, false);
                 }
@@ -340,7 +340,7 @@ impl World {
 
     /// Says whether it could be done.
     fn set_paused(&mut self, paused: bool) -> bool {
-        match self.zk.committed.config.clone() {
+        match self.zk.committed.cluster.config.clone() {
             None => true,
             Some(settings) => self.operate(&Write::Set(ClusterSettings { paused, ..settings })),
         }

@@ -61,7 +61,7 @@ impl World {
             Action::RecordCluster { version, system_id } => {
                 // The settings first: whoever sees the cluster made must see them too.
                 let Some(tree) = self.agent(who).and_then(|agent| agent.seen.clone()) else { return Done::Failed };
-                if tree.config.is_none() {
+                if tree.cluster.config.is_none() {
                     let settings = self.scenario.settings.clone();
                     self.write(who, Write::Config { version, settings }, None, None)
                 } else {
@@ -200,7 +200,7 @@ impl World {
     fn has_promised(&self, who: Who) -> bool {
         let now = self.clock(who.host);
         let at = &self.hosts[who.host];
-        let seen = at.agent.as_deref().and_then(|agent| agent.seen.as_ref()).map(|tree| tree.epoch.epoch);
+        let seen = at.agent.as_deref().and_then(|agent| agent.seen.as_ref()).map(|tree| tree.cluster.epoch.epoch);
         let binds = |it: &Promise| it.holds(now) && seen.is_none_or(|seen| seen <= it.epoch);
         !self.is(Mutant::ForgetPromise) && at.lease_file.is_none() && at.promise.as_ref().is_some_and(binds)
     }
@@ -238,7 +238,7 @@ impl World {
 
     fn own_position(&mut self, who: Who) -> pgha_core::lsn::Lsn {
         let Some(agent) = self.agent(who) else { return pgha_core::lsn::Lsn::INVALID };
-        let seen = agent.seen.as_ref().map_or(pgha_core::lsn::Lsn::INVALID, |tree| tree.optime);
+        let seen = agent.seen.as_ref().map_or(pgha_core::lsn::Lsn::INVALID, |tree| tree.cluster.optime);
         match agent.observation.as_ref().map(|observation| &observation.postgres) {
             Some(Postgres::Running(running)) => match &running.role {
                 Role::Primary(primary) => primary.flushed,
@@ -257,9 +257,9 @@ impl World {
         let me = self.names[host].clone();
         let Some(agent) = self.agent(who) else { return Done::Failed };
         let Some(tree) = agent.seen.clone() else { return Done::Failed };
-        let mut begun_by = tree.history.begun_by.clone();
+        let mut begun_by = tree.cluster.history.begun_by.clone();
         begun_by.insert(timeline, me);
-        let history = History { newest: Some(timeline), reserved: tree.history.reserved, switches, begun_by };
+        let history = History { newest: Some(timeline), reserved: tree.cluster.history.reserved, switches, begun_by };
         self.write(who, Write::History { version, expect: tree.history_version, history }, None, None)
     }
 
@@ -267,7 +267,8 @@ impl World {
         // What would be safe in one order is not in the other.
         let write = match (write, self.mutant) {
             (Write::Sync { version, record }, Some(Mutant::KeepSyncAtPromotion)) if record.standbys.is_empty() => {
-                let kept = self.agent(who).and_then(|agent| agent.seen.clone()).map(|tree| tree.sync.standbys.clone());
+                let kept =
+                    self.agent(who).and_then(|agent| agent.seen.clone()).map(|tree| tree.cluster.sync.standbys.clone());
                 Write::Sync { version, record: SyncRecord { standbys: kept.unwrap_or_default(), ..record } }
             }
             (write, _) => write,

@@ -436,10 +436,12 @@ impl World {
         let barred = if member.can_lead { agent.published.barred } else { agent.turn_began };
         agent.published = Published { leads, writable: writable && !stopping, lease: agent.lease, position, barred };
         let session = agent.connection.session;
-        let known = agent.seen.as_ref().and_then(|tree| tree.members.get(&who.host));
+        let seen = agent.seen.as_deref();
+        let known = seen.and_then(|tree| tree.cluster.members.get(&agent.settings.me));
+        let owner = seen.and_then(|tree| tree.owner(who.host));
         let news = match (&observation.dcs, known) {
             (pgha_core::observation::Dcs::Silent { .. }, _) => false,
-            (_, Some((known, owner))) => Some(*owner) != session || *known != member,
+            (_, Some(known)) => owner != session || *known != member,
             (_, None) => true,
         };
         news && self.begin_write(who, crate::model::zookeeper::Write::Announce(member), None, None)

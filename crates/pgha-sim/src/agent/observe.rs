@@ -68,7 +68,7 @@ impl World {
         }
         let done = *looked;
         let heard = answer.is_some();
-        let versions = answer.as_ref().map(|tree| (tree.renewals, tree.epoch.version));
+        let versions = answer.as_ref().map(|tree| (tree.renewals, tree.cluster.epoch.version));
         *tree = answer.filter(|_| !expired).map_or(Read::Failed, Read::Answered);
         if heard {
             agent.connection.heard = now;
@@ -116,7 +116,6 @@ impl World {
         let host = who.host;
         let now = self.clock(host);
         let postgres = self.look(who);
-        let names = &self.names;
         let watchdog = match (self.has_watchdog(host), self.hosts[host].resets_at) {
             (false, _) => Watchdog::Unusable,
             (true, None) => Watchdog::Ready,
@@ -137,7 +136,7 @@ impl World {
         let dcs = match (&tree, agent.connection.session) {
             (Some(tree), Some(session)) => {
                 agent.dcs_seen = Some(now);
-                let cluster = tree.view(names, session);
+                let cluster = tree.view(session);
                 if renew_on_read
                     && let Some(lease) = &mut agent.lease
                     && cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session)

@@ -25,7 +25,8 @@ pub fn check(world: &mut World, winner: usize) {
         None => world.hosts[winner].agent.as_deref().is_some_and(|agent| agent.is_patient(world.clock(winner), ttl)),
     };
     // A synchronous standby need not ask those that are not; an operator may choose whom he likes.
-    if !settled || !patient || world.scenario.settings.is_synchronous() || world.zk.committed.failover.is_some() {
+    if !settled || !patient || world.scenario.settings.is_synchronous() || world.zk.committed.cluster.failover.is_some()
+    {
         return;
     }
     // What was decided long ago, and only arrives now, was right when the answers were fresh.
@@ -35,7 +36,7 @@ pub fn check(world: &mut World, winner: usize) {
     let standby = |host: usize| {
         let at = &world.hosts[host];
         let server = at.pg.server.as_ref()?;
-        let record = &world.zk.committed.failsafe.members;
+        let record = &world.zk.committed.cluster.failsafe.members;
         let counted = record.is_empty() || record.contains(&world.names[host]);
         let bound = at.promise.as_ref().is_some_and(|it| it.holds(world.clock(host)));
         let may_lead = counted
@@ -66,7 +67,7 @@ pub fn check(world: &mut World, winner: usize) {
         world.network.talks(winner, *host)
             // Whom it could not ask it has not asked.
             && world.now.since(world.network.healed(winner).max(world.network.healed(*host))) > steady
-            && world.zk.committed.members.contains_key(host)
+            && world.zk.committed.owner(*host).is_some()
             && standby(*host)
                 .is_some_and(|theirs| theirs != mine && world.wal.contains(theirs, mine) && theirs.lsn > mine.lsn)
     });

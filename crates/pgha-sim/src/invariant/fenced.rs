@@ -21,7 +21,7 @@ pub fn check(world: &mut World, former: usize) {
 /// `winner` has just won the leadership.
 pub fn check_others(world: &mut World, winner: usize) {
     // Two that make a cluster at once are not one cluster: before it is recorded nothing is offered to clients.
-    let pgha_core::observation::Initialize::Done(system) = world.zk.committed.initialize else { return };
+    let pgha_core::observation::Initialize::Done(system) = world.zk.committed.cluster.initialize else { return };
     let of_this = |host: usize| world.hosts[host].pg.data.as_ref().is_some_and(|data| data.system == system);
     let other =
         (0..world.scenario.members).find(|host| *host != winner && of_this(*host) && world.accepts_writes(*host));

@@ -37,7 +37,7 @@ impl World {
                 return Some(format!("{} does not stream from {name}", self.names[member]));
             }
         }
-        let settings = tree.config.clone().unwrap_or_default();
+        let settings = tree.cluster.config.clone().unwrap_or_default();
         let others = self.scenario.members - 1;
         let relayed = usize::from(self.scenario.relay.is_some_and(|(member, from)| member != leader && from != leader));
         let wanted = match settings.synchrony {
@@ -45,7 +45,7 @@ impl World {
             Synchrony::Named => settings.sync_count.min(others - relayed),
             Synchrony::Quorum => others - relayed,
         };
-        if tree.sync.standbys.len() < wanted {
+        if tree.cluster.sync.standbys.len() < wanted {
             return Some("not enough standbys are synchronous".to_owned());
         }
         if self.now.since(self.oracle.last) > Span::secs(5) {

@@ -6,7 +6,7 @@
 //! (`ExpiryQueue`). Nothing expires while there is no leader, and everything begins anew with the next one.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use pgha_core::observation::{
     SyncRecord,
 };
 
+use super::network::CLIENTS;
 use crate::time::{Span, Time};
 
 /// A session, by its number.
@@ -27,36 +28,20 @@ pub type SessionId = u32;
 pub struct Tree {
     /// Counts commits.
     pub zxid: u64,
-    /// `pgha/epoch`.
-    pub epoch: EpochRecord,
     /// `leader`: whose name, and which session owns it.
     pub leader: Option<(usize, SessionId)>,
-    /// `initialize`.
-    pub initialize: Initialize,
-    /// `config`.
-    pub config: Option<ClusterSettings>,
-    /// `sync`.
-    pub sync: SyncRecord,
-    /// `failover`.
-    pub failover: Option<FailoverRequest>,
+    /// Which session owns each of `members`.
+    owners: [Option<SessionId>; CLIENTS],
     /// Version of `failover`, which stays when it is emptied.
     pub failover_version: i32,
-    /// `failsafe`.
-    pub failsafe: FailsafeRecord,
-    /// `members`, with the session that owns each.
-    pub members: BTreeMap<usize, (Member, SessionId)>,
     /// Version of `status`: counts renewals.
     pub renewals: i32,
-    /// `status`: the leader's position.
-    pub optime: Lsn,
-    /// `status`: slots that WAL is kept for.
-    pub retained: BTreeSet<SlotName>,
-    /// `history`.
-    pub history: History,
     /// Version of `history`.
     pub history_version: Option<i32>,
-    /// How agents see it, and how the one does whose session leads.
-    seen: [OnceCell<Arc<Cluster>>; 2],
+    /// The documents, as agents see them; to none of them `leader` belongs.
+    pub cluster: Arc<Cluster>,
+    /// The same for the agent to which it does.
+    led: OnceCell<Arc<Cluster>>,
 }
 
 /// A write, with its condition.
@@ -171,135 +156,162 @@ impl Tree {
         write: &Write,
         unchecked: bool,
     ) -> Option<Self> {
-        let mut next = self.successor();
-        let current = |version: i32| unchecked || self.epoch.version == Some(version);
+        let seen = &*self.cluster;
+        let current = |version: i32| unchecked || seen.epoch.version == Some(version);
         let raise = |version: Option<i32>, epoch: Epoch| {
-            (self.epoch.version == version || unchecked).then(|| EpochRecord {
+            (seen.epoch.version == version || unchecked).then(|| EpochRecord {
                 epoch,
                 leader: Some(names[who].clone()),
-                version: Some(self.epoch.version.map_or(0, |version| version + 1)),
+                version: Some(next_version(seen.epoch.version)),
             })
         };
+        let mut next = self.successor();
         match write {
             Write::Take { version, epoch, initialize, evict } => {
-                next.epoch = raise(*version, *epoch)?;
+                let epoch = raise(*version, *epoch)?;
                 // What is to be deleted must be there.
                 let evicted = evict.is_some_and(|renewal| self.renewals == renewal || unchecked);
                 if self.leader.is_some() != evict.is_some() || evict.is_some() && !evicted {
                     return None;
                 }
-                if *initialize && self.initialize != Initialize::Absent {
+                if *initialize && seen.initialize != Initialize::Absent {
                     return None;
                 }
-                next.leader = Some((who, session));
+                next.leads(&names[who], who, session);
+                let cluster = next.documents();
+                cluster.epoch = epoch;
                 if *initialize {
-                    next.initialize = Initialize::Begun;
+                    cluster.initialize = Initialize::Begun;
                 }
             }
             Write::Reown { version, epoch } => {
-                next.epoch = raise(*version, *epoch)?;
+                let epoch = raise(*version, *epoch)?;
                 self.leader?;
-                next.leader = Some((who, session));
+                next.leads(&names[who], who, session);
+                next.documents().epoch = epoch;
             }
             Write::Renew { version, optime, retain, .. } => {
                 current(*version).then_some(())?;
                 next.renewals += 1;
-                next.optime = *optime;
-                next.retained.clone_from(retain);
+                let cluster = next.documents();
+                cluster.optime = *optime;
+                if cluster.retained_slots != *retain {
+                    cluster.retained_slots.clone_from(retain);
+                }
             }
             Write::Release { version } => {
                 current(*version).then_some(())?;
                 self.leader?;
-                next.leader = None;
+                next.is_vacated();
             }
             Write::Config { version, settings } => {
-                (current(*version) && self.config.is_none()).then_some(())?;
-                next.config = Some(settings.clone());
+                (current(*version) && seen.config.is_none()).then_some(())?;
+                next.documents().config = Some(settings.clone());
             }
             Write::Initialized { version, content } => {
-                (current(*version) && !matches!(self.initialize, Initialize::Done(_))).then_some(())?;
-                next.initialize = *content;
+                (current(*version) && !matches!(seen.initialize, Initialize::Done(_))).then_some(())?;
+                next.documents().initialize = *content;
             }
             Write::Sync { version, record } => {
-                (current(*version) && self.sync.version == record.version).then_some(())?;
-                next.sync =
-                    SyncRecord { version: Some(self.sync.version.map_or(0, |version| version + 1)), ..record.clone() };
+                (current(*version) && seen.sync.version == record.version).then_some(())?;
+                let version = Some(next_version(seen.sync.version));
+                next.documents().sync = SyncRecord { version, ..record.clone() };
             }
             Write::Reserve { version, expect, timeline } => {
                 (current(*version) && self.history_version == *expect).then_some(())?;
-                next.history.newest = Some(self.history.timeline());
-                next.history.reserved = Some(*timeline);
-                next.history_version = Some(expect.map_or(0, |version| version + 1));
+                let history = &mut next.documents().history;
+                history.newest = Some(seen.history.timeline());
+                history.reserved = Some(*timeline);
+                next.history_version = Some(next_version(*expect));
             }
             Write::History { version, expect, history } => {
                 (current(*version) && self.history_version == *expect).then_some(())?;
-                next.history = history.clone();
-                next.history_version = Some(expect.map_or(0, |version| version + 1));
+                next.documents().history = history.clone();
+                next.history_version = Some(next_version(*expect));
             }
             Write::Failsafe { version, expect, members } => {
-                (current(*version) && self.failsafe.version == *expect).then_some(())?;
-                let version = Some(expect.map_or(0, |version| version + 1));
-                next.failsafe = FailsafeRecord { members: members.clone(), unreadable: false, version };
+                (current(*version) && seen.failsafe.version == *expect).then_some(())?;
+                let version = Some(next_version(*expect));
+                next.documents().failsafe = FailsafeRecord { members: members.clone(), unreadable: false, version };
             }
             Write::ClearFailover { version, failover } => {
                 (current(*version) && self.failover_version == *failover).then_some(())?;
-                next.failover = None;
+                next.documents().failover = None;
                 next.failover_version += 1;
             }
             Write::Announce(member) => {
-                next.members.insert(who, (member.clone(), session));
+                next.documents().members.insert(names[who].clone(), member.clone());
+                next.owners[who] = Some(session);
             }
             Write::Ask(request) => {
                 next.failover_version += 1;
-                next.failover = Some(FailoverRequest { version: next.failover_version, ..request.clone() });
+                let version = next.failover_version;
+                next.documents().failover = Some(FailoverRequest { version, ..request.clone() });
             }
             Write::Set(settings) => {
-                self.config.as_ref()?;
-                next.config = Some(settings.clone());
+                seen.config.as_ref()?;
+                next.documents().config = Some(settings.clone());
             }
         }
         Some(next)
     }
 
     fn successor(&self) -> Self {
-        Self { zxid: self.zxid + 1, seen: Default::default(), ..self.clone() }
+        Self { zxid: self.zxid + 1, led: OnceCell::new(), ..self.clone() }
+    }
+
+    /// The documents, to be changed.
+    fn documents(&mut self) -> &mut Cluster {
+        Arc::make_mut(&mut self.cluster)
+    }
+
+    fn leads(&mut self, name: &NodeName, who: usize, session: SessionId) {
+        self.leader = Some((who, session));
+        self.documents().leader = Some(Leader { name: name.clone(), is_my_session: false });
+    }
+
+    fn is_vacated(&mut self) {
+        self.leader = None;
+        self.documents().leader = None;
+    }
+
+    /// The session that owns a member's znode, if there is one.
+    pub fn owner(&self, who: usize) -> Option<SessionId> {
+        self.owners[who]
     }
 
     /// Without what a session owned; `None` when it owned nothing.
-    pub fn without(&self, session: SessionId) -> Option<Self> {
+    pub fn without(&self, names: &[NodeName], session: SessionId) -> Option<Self> {
         let leads = self.leader.is_some_and(|(_, owner)| owner == session);
-        if !leads && self.members.values().all(|(_, owner)| *owner != session) {
+        if !leads && !self.owners.contains(&Some(session)) {
             return None;
         }
         let mut next = self.successor();
         if leads {
-            next.leader = None;
+            next.is_vacated();
         }
-        next.members.retain(|_, (_, owner)| *owner != session);
+        for (who, name) in names.iter().enumerate().filter(|(who, _)| self.owners[*who] == Some(session)) {
+            next.owners[who] = None;
+            next.documents().members.remove(name);
+        }
         Some(next)
     }
 
     /// As a member sees it through `session`.
-    pub fn view(&self, names: &[NodeName], session: SessionId) -> Arc<Cluster> {
-        let is_my_session = self.leader.is_some_and(|(_, owner)| owner == session);
-        let seen = self.seen[usize::from(is_my_session)].get_or_init(|| {
-            Arc::new(Cluster {
-                epoch: self.epoch.clone(),
-                leader: self.leader.map(|(who, _)| Leader { name: names[who].clone(), is_my_session }),
-                initialize: self.initialize,
-                config: self.config.clone(),
-                sync: self.sync.clone(),
-                failover: self.failover.clone(),
-                failsafe: self.failsafe.clone(),
-                members: self.members.iter().map(|(who, (member, _))| (names[*who].clone(), member.clone())).collect(),
-                retained_slots: self.retained.clone(),
-                slot_positions: BTreeMap::new(),
-                optime: self.optime,
-                history: self.history.clone(),
-            })
+    pub fn view(&self, session: SessionId) -> Arc<Cluster> {
+        let mine = self.leader.is_some_and(|(_, owner)| owner == session);
+        let Some(leader) = self.cluster.leader.as_ref().filter(|_| mine) else { return self.cluster.clone() };
+        let led = self.led.get_or_init(|| {
+            let leader = Some(Leader { is_my_session: true, ..leader.clone() });
+            Arc::new(Cluster { leader, ..Cluster::clone(&self.cluster) })
         });
-        seen.clone()
+        led.clone()
     }
+}
+
+/// A znode that was made has version 0.
+fn next_version(version: Option<i32>) -> i32 {
+    version.map_or(0, |version| version + 1)
 }
 
 /// One server of the ensemble.
@@ -419,7 +431,7 @@ mod tests {
         let take = |version, epoch| Write::Take { version, epoch: Epoch(epoch), initialize: false, evict: None };
         let first = Tree::default().apply(&names, 0, 1, &take(None, 1), false).expect("vacant");
         assert!(first.apply(&names, 1, 2, &take(Some(0), 2), false).is_none(), "two leaders");
-        let vacant = first.without(1).expect("it owned the leadership");
+        let vacant = first.without(&names, 1).expect("it owned the leadership");
         let second = vacant.apply(&names, 1, 2, &take(Some(0), 2), false).expect("vacant");
         assert!(second.apply(&names, 0, 1, &Write::Release { version: 0 }, false).is_none());
         assert!(second.apply(&names, 0, 1, &Write::Release { version: 0 }, true).is_some());
