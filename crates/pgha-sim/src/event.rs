@@ -289,10 +289,17 @@ pub enum Event {
 }
 
 /// When an event is due, and where it is kept. Small, because the queue moves it about.
-#[derive(Clone, Copy)]
-struct Due {
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
     micros: u32,
     place: u32,
+}
+
+impl Due {
+    /// When.
+    pub fn at(self) -> Time {
+        Time(self.micros.into())
+    }
 }
 
 /// Events by time.
@@ -311,27 +318,36 @@ pub struct Queue {
 
 impl Queue {
     /// Adds one.
+    #[inline]
     pub fn push(&mut self, at: Time, event: Event) {
+        let place = self.reserve(at);
+        self.events[place] = event;
+    }
+
+    /// A place for an event that is due `at`.
+    fn reserve(&mut self, at: Time) -> usize {
         self.made += 1;
-        let place = if let Some(place) = self.free.pop() {
-            self.events[place as usize] = event;
-            place
-        } else {
-            self.events.push(event);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(Event::End);
             u32::try_from(self.events.len() - 1).unwrap_or(u32::MAX)
-        };
+        });
         // No history lasts that long.
         let micros = u32::try_from(at.0).unwrap_or(u32::MAX);
         let later = self.waiting.iter().rposition(|other| other.micros > micros).map_or(0, |last| last + 1);
         self.waiting.insert(later, Due { micros, place });
+        place as usize
     }
 
-    /// Takes the next.
-    pub fn pop(&mut self) -> Option<(Time, Event)> {
+    /// What is due next, to be taken.
+    pub fn pop(&mut self) -> Option<Due> {
         let due = self.waiting.pop()?;
         self.free.push(due.place);
-        let event = std::mem::replace(&mut self.events[due.place as usize], Event::End);
-        Some((Time(due.micros.into()), event))
+        Some(due)
+    }
+
+    /// Takes it.
+    pub fn take(&mut self, due: Due) -> Event {
+        std::mem::replace(&mut self.events[due.place as usize], Event::End)
     }
 
     /// How many were ever added.

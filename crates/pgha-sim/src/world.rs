@@ -231,14 +231,16 @@ impl World {
     /// Lets everything happen, or everything up to the first violation.
     pub fn run(&mut self) {
         while !self.ended && self.violation.is_none() {
-            let Some((at, event)) = self.queue.pop() else { break };
-            debug_assert!(at >= self.now, "time went backwards");
-            self.now = self.now.max(at);
+            let Some(due) = self.queue.pop() else { break };
+            debug_assert!(due.at() >= self.now, "time went backwards");
+            self.now = self.now.max(due.at());
+            let event = self.queue.take(due);
             self.happen(event);
         }
     }
 
     /// Something happens after a while.
+    #[inline]
     pub fn later(&mut self, after: Span, event: Event) {
         self.queue.push(self.now + after, event);
     }
