@@ -92,7 +92,8 @@ impl NodeName {
     /// Whether that slot is this member's: [`Self::slot`], without making it.
     pub fn owns(&self, slot: &SlotName) -> bool {
         let plain = |byte: u8| if matches!(byte, b'-' | b'.') { b'_' } else { byte.to_ascii_lowercase() };
-        self.0.len() == slot.0.len() && self.0.bytes().map(plain).eq(slot.0.bytes())
+        // Names of one cluster differ near their end, if at all.
+        self.0.len() == slot.0.len() && self.0.bytes().rev().map(plain).eq(slot.0.bytes().rev())
     }
 }
 

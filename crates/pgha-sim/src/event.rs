@@ -302,6 +302,9 @@ impl Due {
     }
 }
 
+/// Among so many that are due next most that come have their place.
+const SOON: usize = 6;
+
 /// Events by time.
 ///
 /// Some dozens wait, and most that come are due before nearly all of these: a list in order, with the next one at its end,
@@ -333,9 +336,19 @@ impl Queue {
         });
         // No history lasts that long.
         let micros = u32::try_from(at.0).unwrap_or(u32::MAX);
-        let later = self.waiting.iter().rposition(|other| other.micros > micros).map_or(0, |last| last + 1);
+        let later = self.later_than(micros);
         self.waiting.insert(later, Due { micros, place });
         place as usize
+    }
+
+    /// How many are due later.
+    fn later_than(&self, micros: u32) -> usize {
+        let later = |other: &Due| other.micros > micros;
+        let (far, soon) = self.waiting.split_at(self.waiting.len().saturating_sub(SOON));
+        match soon.iter().rposition(later) {
+            Some(last) => far.len() + last + 1,
+            None => far.partition_point(later),
+        }
     }
 
     /// What is due next, to be taken.

@@ -352,7 +352,8 @@ impl Verdict {
 
 /// Decides.
 pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decision {
-    let mut memory = learn(memory.clone(), settings, obs);
+    let mut memory = memory.clone();
+    learn(&mut memory, settings, obs);
     let Verdict { reason, actions, wake } = match rules(View { settings, memory: &mut memory, obs }) {
         Break(verdict) => verdict,
         Continue(never) => match never {},
@@ -450,7 +451,7 @@ fn lapses_at(settings: &Settings, memory: &Memory, obs: &Observation, cluster: &
 }
 
 /// Takes note of what ended and what changed since the last decision.
-fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
+fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
     if let Some(ended) = &obs.ended {
         match &ended.outcome {
             Outcome::Done => {
@@ -522,20 +523,19 @@ fn learn(mut memory: Memory, settings: &Settings, obs: &Observation) -> Memory {
         let away = cluster.failsafe.members.iter().filter(|name| !cluster.members.contains_key(*name));
         memory.failsafe_away =
             away.map(|name| (name.clone(), memory.failsafe_away.get(name).copied().unwrap_or(obs.now))).collect();
-        memory.electorate = electorate(memory.electorate, &settings.me, cluster);
+        memory.electorate = electorate(std::mem::take(&mut memory.electorate), &settings.me, cluster);
     }
     if let Dcs::Seen(cluster) = &obs.dcs {
         memory.answered_since.get_or_insert(obs.now);
         // One that was slept through was another vacancy.
         let since = memory.vacant_since.filter(|_| memory.vacant_after == Some(cluster.epoch.epoch));
-        let vacant = is_vacant(settings, &memory, obs, cluster);
+        let vacant = is_vacant(settings, memory, obs, cluster);
         memory.vacant_since = vacant.then(|| since.unwrap_or(obs.now));
         memory.vacant_after = Some(cluster.epoch.epoch);
     } else {
         memory.answered_since = None;
         memory.vacant_since = None;
     }
-    memory
 }
 
 fn unconfirmed(

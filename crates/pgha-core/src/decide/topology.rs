@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 
 use crate::name::{NodeName, SlotName};
-use crate::observation::Cluster;
+use crate::observation::{Cluster, Member};
 
 /// Where a member gets its WAL from while `leader` leads; `None` where it lives on the archive alone.
 ///
 /// A member that it shall stream from (`replicatefrom`) but that does not run is passed over, as is a ring of members
 /// that wait for each other.
 pub(super) fn upstream<'a>(cluster: &'a Cluster, leader: &'a NodeName, member: &NodeName) -> Option<&'a NodeName> {
-    let tags = cluster.members.get(member);
-    if tags.is_some_and(|it| it.nostream) {
-        return None;
-    }
-    let relay = tags.and_then(|it| it.replicatefrom.as_ref()).filter(|relay| relays(cluster, leader, member, relay));
-    Some(relay.unwrap_or(leader))
+    cluster.members.get(member).map_or(Some(leader), |tags| source(cluster, leader, member, tags))
+}
+
+/// The same of one whose tags are at hand.
+fn source<'a>(cluster: &Cluster, leader: &'a NodeName, member: &NodeName, tags: &'a Member) -> Option<&'a NodeName> {
+    let relay = tags.replicatefrom.as_ref().filter(|relay| relays(cluster, leader, member, relay));
+    (!tags.nostream).then(|| relay.unwrap_or(leader))
 }
 
 /// Whether `relay` can hand WAL of `leader` on to `member`.
@@ -36,8 +37,9 @@ fn relays(cluster: &Cluster, leader: &NodeName, member: &NodeName, relay: &NodeN
 
 /// Slots of the members that stream from `from`.
 pub(super) fn slots_of(cluster: &Cluster, leader: &NodeName, from: &NodeName) -> BTreeSet<SlotName> {
-    let streams = |member: &&NodeName| upstream(cluster, leader, member) == Some(from);
-    cluster.members.keys().filter(|member| *member != from).filter(streams).map(NodeName::slot).collect()
+    let streams = |(member, tags): &(&NodeName, &Member)| source(cluster, leader, member, tags) == Some(from);
+    let others = cluster.members.iter().filter(|(member, _)| *member != from);
+    others.filter(streams).map(|(member, _)| member.slot()).collect()
 }
 
 /// Whom to copy from: a standby that is offered for it (`clonefrom`) and is where the leader is, else the leader.
@@ -53,7 +55,6 @@ pub(super) fn copy_source(cluster: &Cluster, leader: &NodeName, me: &NodeName) -
 mod tests {
     use super::*;
     use crate::lsn::Timeline;
-    use crate::observation::Member;
 
     fn name(text: &str) -> NodeName {
         NodeName::try_from(text).unwrap()

@@ -299,10 +299,11 @@ impl World {
 
     /// Both halves of an observation are there: decide.
     fn decide(&mut self, who: Who) {
-        let Some((observation, tree)) = self.complete(who) else { return };
+        let Some(read) = self.complete(who) else { return };
         let host = who.host;
         let Some(agent) = self.hosts[host].agent.as_deref_mut() else { return };
-        let mut decision = decide(&agent.settings, &agent.memory, &observation);
+        let Some(observation) = &agent.observation else { return };
+        let mut decision = decide(&agent.settings, &agent.memory, observation);
         if let Some(mutant) = self.mutant {
             mutant.distort(&mut decision);
         }
@@ -311,7 +312,7 @@ impl World {
             self.reached.decided(agent.last.as_ref(), &decision.reason);
         }
         if let Some(journals) = &mut self.journals {
-            journals.turn((self.now, agent.turn), &agent.settings, &agent.memory, &observation, &decision);
+            journals.turn((self.now, agent.turn), &agent.settings, &agent.memory, observation, &decision);
         }
         agent.memory = decision.memory;
         agent.ended = None;
@@ -320,9 +321,8 @@ impl World {
         }
         agent.acted = !decision.actions.is_empty();
         agent.actions = decision.actions.into();
-        agent.observation = Some(observation);
-        agent.newest = agent.newest.max(tree.as_ref().map(|tree| tree.zxid));
-        agent.seen = tree;
+        agent.seen = if let Read::Answered(tree) = read { Some(tree) } else { None };
+        agent.newest = agent.newest.max(agent.seen.as_ref().map(|tree| tree.zxid));
         if news {
             agent.last = Some(decision.reason.clone());
         }

@@ -54,18 +54,17 @@ impl World {
     }
 
     pub(crate) fn read_done(&mut self, who: Who, this: u32, answer: Option<Rc<Tree>>) {
+        let Some(agent) = self.agent(who) else { return };
+        if agent.turn != this || !matches!(agent.phase, Phase::Observing { tree: Read::Asked, .. }) {
+            // Mostly the end of the time for a read that was answered long ago.
+            return;
+        }
+        let session = agent.connection.session;
+        let expired = session.is_some_and(|id| self.zk.sessions.get(id as usize).is_some_and(|s| s.expired));
         let now = self.now;
         let clock = self.clock(who.host);
-        let session = self.hosts[who.host].agent.as_deref().and_then(|agent| agent.connection.session);
-        let expired = session.is_some_and(|id| self.zk.sessions.get(id as usize).is_some_and(|s| s.expired));
         let Some(agent) = self.agent(who) else { return };
-        if agent.turn != this {
-            return;
-        }
         let Phase::Observing { tree, looked, .. } = &mut agent.phase else { return };
-        if !matches!(tree, Read::Asked) {
-            return;
-        }
         let done = *looked;
         let heard = answer.is_some();
         let versions = answer.as_ref().map(|tree| (tree.renewals, tree.cluster.epoch.version));
@@ -110,8 +109,8 @@ impl World {
         }
     }
 
-    /// Puts the observation together.
-    pub(super) fn complete(&mut self, who: Who) -> Option<(Observation, Option<Rc<Tree>>)> {
+    /// Puts the observation together. Gives what was read of ZooKeeper for it.
+    pub(super) fn complete(&mut self, who: Who) -> Option<Read> {
         self.take_acknowledgements(who);
         let host = who.host;
         let now = self.clock(host);
@@ -129,12 +128,9 @@ impl World {
         let at = &mut self.hosts[host];
         let agent = at.agent.as_deref_mut()?;
         let Phase::Observing { tree, .. } = &mut agent.phase else { return None };
-        let tree = match std::mem::replace(tree, Read::Failed) {
-            Read::Answered(tree) => Some(tree),
-            Read::Asked | Read::Failed => None,
-        };
-        let dcs = match (&tree, agent.connection.session) {
-            (Some(tree), Some(session)) => {
+        let read = std::mem::replace(tree, Read::Failed);
+        let dcs = match (&read, agent.connection.session) {
+            (Read::Answered(tree), Some(session)) => {
                 agent.dcs_seen = Some(now);
                 let cluster = tree.view(session);
                 if renew_on_read
@@ -167,7 +163,7 @@ impl World {
         {
             at.pg.past.unrecorded = false;
         }
-        let mut observation = Observation {
+        let observation = agent.observation.insert(Observation {
             now,
             dcs,
             lease: agent.lease,
@@ -184,7 +180,7 @@ impl World {
             namesake: None,
             promise: at.promise.clone(),
             pulse: agent.heart.pulse(),
-        };
+        });
         let led = matches!(&observation.dcs, Dcs::Seen(cluster)
             if cluster.leader.as_ref().is_some_and(|leader| leader.name == agent.settings.me));
         if let Dcs::Seen(cluster) = &observation.dcs
@@ -198,9 +194,9 @@ impl World {
             agent.newest_epoch = agent.newest_epoch.max(cluster.epoch.epoch);
         }
         if let Some(mutant) = mutant {
-            mutant.blind(&mut observation);
+            mutant.blind(observation);
         }
-        Some((observation, tree))
+        Some(read)
     }
 
     /// The local Postgres, as `pgha-agent`'s `Eye` sees it.
@@ -245,7 +241,7 @@ impl World {
             let senders = (0..members).filter_map(|member| {
                 let sender = server.senders[member].as_ref()?;
                 Some(Sender {
-                    name: self.names[member].to_string(),
+                    name: self.names[member].as_str().to_owned(),
                     streaming: sender.streaming,
                     named: sender.names.form_for(member),
                     flushed: Lsn(sender.flushed),

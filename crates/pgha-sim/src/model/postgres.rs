@@ -242,15 +242,14 @@ impl Server {
     pub fn released_by(&self, member: usize) -> Option<u64> {
         let names = &self.senders[member].as_ref()?.names;
         // Those that count: with `ANY` all that are connected, else the first so many.
-        let here = names.set.iter().copied().filter(|other| self.senders[*other].is_some());
-        let counted: Vec<usize> = if names.any { here.collect() } else { here.take(names.count).collect() };
-        if counted.len() < names.count || !counted.contains(&member) {
+        let most = if names.any { usize::MAX } else { names.count };
+        let here = || names.set.iter().filter_map(|other| Some((*other, self.senders[*other].as_ref()?.flushed)));
+        let counted = || here().take(most);
+        if !counted().any(|(other, _)| other == member) {
             return None;
         }
-        let mut flushed: Vec<u64> =
-            counted.iter().filter_map(|other| self.senders[*other].as_ref()).map(|sender| sender.flushed).collect();
-        flushed.sort_unstable_by(|one, other| other.cmp(one));
-        flushed.get(names.count - 1).copied()
+        let enough = |end: &u64| counted().filter(|(_, flushed)| flushed >= end).count() >= names.count;
+        counted().map(|(_, flushed)| flushed).filter(enough).max()
     }
 }
 
