@@ -169,7 +169,10 @@ impl Agent {
             loop {
                 tokio::select! {
                     biased;
-                    _ = signals.terminate.recv() => if self.terminate().await { return Ok(()) },
+                    _ = signals.terminate.recv() => if self.terminate().await {
+                        self.give_up_job().await;
+                        return Ok(());
+                    },
                     _ = signals.interrupt.recv() => self.request = Some(Request::Shutdown),
                     _ = signals.reload.recv() => self.reload = true,
                     () = self.wake.notified() => {}
@@ -185,6 +188,13 @@ impl Agent {
         }
         tracing::info!("the agent ends");
         Ok(())
+    }
+
+    /// What it runs ends with it; a disk that hangs does not hold the end up.
+    async fn give_up_job(&mut self) {
+        if let Some(job) = self.job.take() {
+            let _ = tokio::time::timeout(PING, job.cancel()).await;
+        }
     }
 
     async fn turn(&mut self) -> Turn {

@@ -1,4 +1,4 @@
-//! Slow actions: each a task that the loop can give up, and whose state is part of the next observation.
+//! Slow actions: each on a thread of its own, given up by the loop at any time, and part of the next observation.
 
 mod bootstrap;
 mod copy;
@@ -10,8 +10,10 @@ mod run;
 mod start;
 mod stop;
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use bootstrap::bootstrap;
 pub(crate) use copy::copy;
@@ -23,7 +25,7 @@ pub(crate) use promote::{note as note_promotion, promote};
 pub(crate) use rewind::rewind;
 pub(crate) use start::{Mode, start};
 pub(crate) use stop::stop;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::clock;
@@ -57,24 +59,53 @@ pub(crate) struct Job {
     kind: JobKind,
     since: Instant,
     writes: bool,
-    task: JoinHandle<Result<(), JobError>>,
+    /// `None` when it is given up.
+    wanted: Option<oneshot::Sender<Infallible>>,
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<Result<(), JobError>>,
+}
+
+/// Tells of the end, whichever it is.
+struct End {
+    done: Arc<AtomicBool>,
+    finished: Arc<Notify>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // In this order: who is woken finds it done.
+        self.done.store(true, Ordering::Release);
+        self.finished.notify_one();
+    }
 }
 
 impl Job {
     /// Begins; `finished` is notified at the end. `writes`: it ends with a Postgres that accepts writes.
+    ///
+    /// It may copy files, wait for disks, and take its time: the loop does not share a thread with it.
     pub(crate) fn begin(
         kind: JobKind,
         writes: bool,
         finished: &Arc<Notify>,
         work: impl Future<Output = Result<(), JobError>> + Send + 'static,
     ) -> Self {
-        let finished = finished.clone();
-        let task = tokio::spawn(async move {
-            let outcome = work.await;
-            finished.notify_one();
-            outcome
+        let done = Arc::new(AtomicBool::new(false));
+        let end = End { done: done.clone(), finished: finished.clone() };
+        let (wanted, unwanted) = oneshot::channel();
+        let thread = tokio::task::spawn_blocking(move || {
+            let _end = end;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(JobError::failed("starting a job")).and_then(|runtime| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        _ = unwanted => Err(JobError::Failed("given up".to_owned())),
+                        outcome = work => outcome,
+                    }
+                })
+            })
         });
-        Self { kind, since: clock::now(), writes, task }
+        Self { kind, since: clock::now(), writes, wanted: Some(wanted), done, thread }
     }
 
     /// For an observation.
@@ -84,12 +115,12 @@ impl Job {
 
     /// Whether there is an outcome to collect.
     pub(crate) fn is_finished(&self) -> bool {
-        self.task.is_finished()
+        self.done.load(Ordering::Acquire)
     }
 
     /// The outcome.
     pub(crate) async fn outcome(self) -> EndedJob {
-        let outcome = match self.task.await {
+        let outcome = match self.thread.await {
             Ok(Ok(())) => Outcome::Done,
             Ok(Err(JobError::Failed(why))) => Outcome::Failed(why),
             Ok(Err(JobError::Impossible(why))) => Outcome::Impossible(why),
@@ -106,8 +137,8 @@ impl Job {
     }
 
     /// Gives it up. Its child processes end with it.
-    pub(crate) async fn cancel(self) -> EndedJob {
-        self.task.abort();
+    pub(crate) async fn cancel(mut self) -> EndedJob {
+        self.wanted = None;
         self.outcome().await
     }
 }

@@ -22,7 +22,7 @@ pub(crate) async fn rewind(
         // it would end recovery on the leader's own timeline. The manual advises a fresh copy.
         return Err(JobError::Impossible("an earlier pg_rewind was interrupted".to_owned()));
     }
-    quarantine(&context, parted_in.as_deref()).map_err(JobError::failed("putting WAL into quarantine"))?;
+    quarantine(&context, parted_in.as_deref()).await.map_err(JobError::failed("putting WAL into quarantine"))?;
     context.past().rewinding(true).map_err(JobError::failed("recording the rewind"))?;
     // pg_rewind recovers an unclean data directory in single-user mode, which refuses to run as a standby; and it
     // reads restore_command from the configuration.
@@ -69,7 +69,7 @@ fn classify(error: &RunError) -> JobError {
 }
 
 /// Copies the segments from the one in which the histories parted, and all that were not archived.
-fn quarantine(context: &Context, parted_in: Option<&str>) -> std::io::Result<()> {
+async fn quarantine(context: &Context, parted_in: Option<&str>) -> std::io::Result<()> {
     let wal = context.config.postgres.data_dir.join("pg_wal");
     let mut segments: Vec<String> = Vec::new();
     for entry in std::fs::read_dir(&wal)? {
@@ -91,6 +91,8 @@ fn quarantine(context: &Context, parted_in: Option<&str>) -> std::io::Result<()>
         let partial = dir.join(format!(".{segment}"));
         std::fs::copy(wal.join(segment), &partial)?;
         std::fs::rename(&partial, dir.join(segment))?;
+        // Here it can be given up.
+        tokio::task::yield_now().await;
     }
     tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
     Ok(())
