@@ -14,6 +14,7 @@ mod lease_file;
 mod past;
 mod postgres;
 mod promise;
+mod quarantine;
 mod rest;
 mod systemd;
 mod watchdog;
@@ -161,7 +162,7 @@ fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
         guard::spawn(path).context("cannot start the guard")?;
     }
     // One thread for the loop and all that it waits for: handing answers from thread to thread costs more than they do.
-    let runtime = tokio::runtime::Builder::new_current_thread().thread_stack_size(256 << 10).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().thread_stack_size(512 << 10).enable_all().build()?;
     let (agent, published) = agent::Agent::new(context.clone()).context("cannot start a thread")?;
     let (commands, inbox) = tokio::sync::mpsc::channel(16);
     rest::serve(&context, published, commands)?;

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request};
 use pgha_core::config::split_host_port;
-use pgha_core::wire::rest::{FailsafeBody, ReinitializeBody, RestartBody, SwitchoverBody};
+use pgha_core::wire::rest::{DiscardedList, FailsafeBody, ReinitializeBody, RestartBody, SwitchoverBody};
 use pgha_core::wire::{ClusterConfig, ClusterView, History, PatroniStatus, PghaStatus, WireError};
 use serde_json::{Map, Value};
 
@@ -120,6 +120,11 @@ impl Client {
     /// `GET /pgha`: why the member is what it is.
     pub async fn pgha(&self) -> Result<PghaStatus, ClientError> {
         self.read("/pgha", PghaStatus::parse).await
+    }
+
+    /// `GET /pgha/discarded`: what the member had written and the cluster had not, when it came back.
+    pub async fn discarded(&self) -> Result<DiscardedList, ClientError> {
+        self.read("/pgha/discarded", DiscardedList::parse).await
     }
 
     /// `GET /config`: the settings of the cluster.

@@ -9,6 +9,7 @@
 //! | [`rejoin`] | start, rewind or copy |
 //! | [`wire`] | documents in ZooKeeper and bodies of REST calls, as Patroni writes them |
 //! | [`journal`] | what was observed and decided, written down to be decided again |
+//! | [`waldump`] | what was committed in a stretch of WAL |
 //! | [`config`] | `agent.toml`, shared by the installer that writes it and the agent that reads it |
 //! | [`name`], [`lsn`] | names, WAL positions, timelines |
 
@@ -29,4 +30,5 @@ pub mod restart;
 pub mod sync;
 pub mod time;
 pub mod timing;
+pub mod waldump;
 pub mod wire;

@@ -64,6 +64,14 @@ pub(crate) enum Command {
     Topology(Watch),
     /// Say why each member is what it is: its last decision, its lease, its watchdog
     Why(Why),
+    /// List what members had written and the cluster had not when they came back, and where it is kept
+    #[command(
+        long_about = "List what members had written and the cluster had not when they came back, and where it is \
+        kept.\n\n\
+        A primary that is cut off may commit what nobody else has; when it comes back, that is rewound. Its WAL stays \
+        in a directory on its host. With synchronous mode no client was told of these transactions."
+    )]
+    Discarded(Discarded),
     /// Hand over from a healthy leader to a standby; nothing is lost
     #[command(long_about = "Hand over from a healthy leader to a standby.\n\n\
         The leader stops accepting writes, waits until the standby has everything, and steps down: nothing that was \
@@ -140,6 +148,18 @@ pub(crate) struct Why {
     /// Only this member
     #[arg(value_parser = node_name)]
     pub(crate) member: Option<NodeName>,
+}
+
+/// `pghactl discarded`.
+#[derive(Debug, Args)]
+pub(crate) struct Discarded {
+    /// Only this member
+    #[arg(value_parser = node_name)]
+    pub(crate) member: Option<NodeName>,
+
+    /// One by one: when each transaction was committed, and what it changed
+    #[arg(short, long)]
+    pub(crate) transactions: bool,
 }
 
 /// `pghactl switchover`.

@@ -2,6 +2,7 @@
 
 mod change_leader;
 mod config;
+mod discarded;
 mod explain;
 mod one_member;
 mod show;
@@ -24,6 +25,7 @@ pub(crate) async fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Topology(watch) => show::topology(&settings, watch).await,
         Command::History(output) => show::history(&settings, output).await,
         Command::Why(why) => explain::why(&settings, why).await,
+        Command::Discarded(arguments) => discarded::discarded(&settings, arguments).await,
         Command::Version => explain::version(&settings).await,
         Command::Switchover(arguments) => change_leader::switchover(&settings, arguments).await,
         Command::Failover(arguments) => change_leader::failover(&settings, arguments).await,

@@ -23,6 +23,7 @@ use crate::jobs::{self, Job};
 use crate::postgres::conf::Upstream;
 use crate::postgres::process::Postmaster;
 use crate::postgres::query::{Connection, RoleSeen};
+use crate::quarantine::Parting;
 
 /// Whether to go on.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ impl Agent {
             Action::Checkpoint => self.checkpoint_in_background(),
             Action::Rewind(leader) => {
                 let source = source(seen, &leader)?;
-                let parted = parted_segment(seen);
+                let parted = parting(seen);
                 let parameters = self.cluster_parameters();
                 self.begin(JobKind::Rewind, false, jobs::rewind(self.context.clone(), parameters, source, parted));
             }
@@ -533,18 +534,16 @@ fn source(seen: &Seen, name: &NodeName) -> anyhow::Result<Upstream> {
     upstream(&seen.documents, name).ok_or_else(|| anyhow::anyhow!("{name} does not say where its Postgres is"))
 }
 
-/// Name of the WAL segment in which the local history parted from the leader's.
-fn parted_segment(seen: &Seen) -> Option<String> {
+/// Where the local history parted from the leader's.
+fn parting(seen: &Seen) -> Option<Parting> {
     let pgha_core::observation::Postgres::Stopped(control) = &seen.observation.postgres else {
         return None;
     };
     let Dcs::Seen(cluster) = &seen.observation.dcs else {
         return None;
     };
-    let end = cluster.history.switches.end_of(control.timeline)?;
-    // Segments of 16 MiB, initdb's default: 256 of them to each high half.
-    let segment = end.0 >> 24;
-    Some(format!("{:08X}{:08X}{:08X}", control.timeline.0, segment >> 8, segment & 0xFF))
+    let at = cluster.history.switches.end_of(control.timeline)?;
+    Some(Parting { timeline: control.timeline, at })
 }
 
 /// An SQL text.

@@ -38,7 +38,7 @@ use crate::jobs::Job;
 use crate::journal::Journal;
 use crate::lease_file::{LeaseFile, Record};
 use crate::watchdog::Watchdog;
-use crate::{clock, systemd};
+use crate::{clock, quarantine, systemd};
 
 /// What REST asks of the loop.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ pub(crate) struct Agent {
     complained: Vec<String>,
     removal: Option<tokio::task::JoinHandle<()>>,
     slots: Option<tokio::task::JoinHandle<()>>,
+    reading: Option<tokio::task::JoinHandle<()>>,
     failures: u32,
 }
 
@@ -141,6 +142,7 @@ impl Agent {
             complained: Vec::new(),
             removal: None,
             slots: None,
+            reading: None,
             failures: 0,
             context,
         };
@@ -158,6 +160,8 @@ impl Agent {
         let micros = u32::try_from(hung_after.as_micros()).unwrap_or(u32::MAX);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::WatchdogUsec(micros)]);
         let mut ready = false;
+        // What an earlier agent did not come to.
+        self.read_quarantine();
         loop {
             let again = match self.turn().await {
                 Turn::Exit => break,
@@ -269,7 +273,17 @@ impl Agent {
         if ended.outcome == Outcome::Done && ended.kind == JobKind::Stop {
             self.eye.connection().close();
         }
+        if ended.outcome == Outcome::Done && matches!(ended.kind, JobKind::Rewind | JobKind::Clone) {
+            self.read_quarantine();
+        }
         self.ended = Some(ended);
+    }
+
+    /// What this member had, and the cluster has not, is told to people.
+    fn read_quarantine(&mut self) {
+        if self.reading.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            self.reading = Some(quarantine::begin_reading(&self.context));
+        }
     }
 
     /// Acknowledged writes make the lease; the guard and the kernel watchdog hear of it at once.

@@ -7,6 +7,7 @@ use super::JobError;
 use super::run::{RunError, run};
 use crate::context::Context;
 use crate::postgres::conf::Upstream;
+use crate::quarantine::{self, Parting};
 
 /// See the module. WAL that the leader does not have is put into quarantine first: it may hold commits that were never
 /// acknowledged, and `pg_rewind` deletes it.
@@ -14,7 +15,7 @@ pub(crate) async fn rewind(
     context: Arc<Context>,
     parameters: BTreeMap<String, String>,
     source: Upstream,
-    parted_in: Option<String>,
+    parting: Option<Parting>,
 ) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
     if context.past().view(false).rewind_unfinished {
@@ -22,7 +23,7 @@ pub(crate) async fn rewind(
         // it would end recovery on the leader's own timeline. The manual advises a fresh copy.
         return Err(JobError::Impossible("an earlier pg_rewind was interrupted".to_owned()));
     }
-    quarantine(&context, parted_in.as_deref()).await.map_err(JobError::failed("putting WAL into quarantine"))?;
+    quarantine::keep(&context, parting).await.map_err(JobError::failed("putting WAL into quarantine"))?;
     context.past().rewinding(true).map_err(JobError::failed("recording the rewind"))?;
     // pg_rewind recovers an unclean data directory in single-user mode, which refuses to run as a standby; and it
     // reads restore_command from the configuration.
@@ -66,34 +67,4 @@ fn classify(error: &RunError) -> JobError {
             .iter()
             .any(|sign| text.contains(sign));
     if unreachable { JobError::Failed(text) } else { JobError::Impossible(text) }
-}
-
-/// Copies the segments from the one in which the histories parted, and all that were not archived.
-async fn quarantine(context: &Context, parted_in: Option<&str>) -> std::io::Result<()> {
-    let wal = context.config.postgres.data_dir.join("pg_wal");
-    let mut segments: Vec<String> = Vec::new();
-    for entry in std::fs::read_dir(&wal)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let unarchived = wal.join("archive_status").join(format!("{name}.ready")).exists();
-        // Names sort by timeline, then by position.
-        if is_segment && (unarchived || parted_in.is_some_and(|first| name.as_str() >= first)) {
-            segments.push(name);
-        }
-    }
-    if segments.is_empty() {
-        return Ok(());
-    }
-    // One place for one parting, however often the rewind is tried.
-    let dir = context.config.state_dir.join("quarantine").join(parted_in.unwrap_or("unarchived"));
-    std::fs::create_dir_all(&dir)?;
-    for segment in segments.iter().filter(|segment| !dir.join(segment).exists()) {
-        let partial = dir.join(format!(".{segment}"));
-        std::fs::copy(wal.join(segment), &partial)?;
-        std::fs::rename(&partial, dir.join(segment))?;
-        // Here it can be given up.
-        tokio::task::yield_now().await;
-    }
-    tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
-    Ok(())
 }

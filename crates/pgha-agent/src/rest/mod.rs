@@ -21,8 +21,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::agent::{Command, Published, pgha_status};
-use crate::clock;
 use crate::context::Context;
+use crate::{clock, quarantine};
 
 /// What every handler sees.
 #[derive(Clone)]
@@ -79,6 +79,7 @@ fn document(api: &Api, published: &Published, path: &str) -> Option<Response> {
     Some(match path {
         "/patroni" => text_of(StatusCode::OK, published.status_text.clone()),
         "/pgha" => json(StatusCode::OK, &pgha_status(published)),
+        "/pgha/discarded" => json(StatusCode::OK, &quarantine::listed(&api.context.config.state_dir)),
         "/cluster" => json(StatusCode::OK, &cluster(api, published)),
         "/failsafe" if documents.failsafe.0.is_empty() => StatusCode::BAD_GATEWAY.into_response(),
         "/failsafe" => json(StatusCode::OK, &documents.failsafe),

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CONVERGED, Fault, Patience, scene::Scene};
+use super::{CONVERGED, Fault, Patience, SOON, scene::Scene};
 use crate::{
     Error, Host, Result,
     cluster::{Cluster, DATABASES, until},
@@ -133,12 +133,28 @@ fn grown_and_parted(scene: &Scene<'_>) -> Result<String> {
     Error::unless(way(&log) == Way::Rewound && moved.saturating_sub(wal) <= database / 2, || {
         format!("{} {}, {moved} MB for a database of {database} MB and {wal} MB of WAL", host.name(), way(&log))
     })?;
+    let discarded = discarded(&host)?;
     Ok(format!(
-        "{successor}; {} {}, {moved} MB for a database of {database} MB and {wal} MB of WAL, and streamed {back:.0} s \
-         after power-on",
+        "{successor}; {} {}, {moved} MB for a database of {database} MB and {wal} MB of WAL, streamed {back:.0} s after \
+         power-on, and told of {discarded} discarded transactions",
         host.name(),
         Way::Rewound
     ))
+}
+
+/// How many committed transactions a member says that it has discarded; what tables they were in it must say, too.
+fn discarded(host: &Host) -> Result<u32> {
+    until(&format!("word from {} of what it has discarded", host.name()), SOON, || {
+        let told = host.run(&format!("pghactl discarded {}", host.name()))?;
+        Ok(newest_discarded(&told).ok_or(told))
+    })
+}
+
+/// From what `pghactl discarded` prints, of the newest parting.
+fn newest_discarded(told: &str) -> Option<u32> {
+    let (before, after) = told.rsplit_once(" committed and ")?;
+    let (_, count) = before.rsplit_once(' ')?;
+    count.parse().ok().filter(|count| *count > 0 && after.contains(".public.pgha_"))
 }
 
 /// Switches a member on; the seconds until it streams.
@@ -201,6 +217,16 @@ mod tests {
 
     const LOG: &str = " INFO started\n INFO rewound source=db2 moved=\"pg_rewind: need to copy 161 MB (total source \
                        directory size is 512 MB)\"\n INFO decided\n";
+
+    #[test]
+    fn of_what_was_discarded_the_newest_counts() {
+        let told = "db1: 3 committed and 1 unfinished transactions, timeline 3 from 0/1\n    kept in /q/1\n    \
+                    postgres.public.pgha_probe: 3 rows\ndb1: 12 committed and 0 unfinished transactions, timeline 4 from \
+                    0/2\n    kept in /q/2";
+        assert_eq!(newest_discarded(told), None, "no table is told");
+        assert_eq!(newest_discarded(&format!("{told}\n    postgres.public.pgha_probe: 12 rows")), Some(12));
+        assert_eq!(newest_discarded("nothing was discarded"), None);
+    }
 
     #[test]
     fn the_agents_log_tells_the_way_back() {

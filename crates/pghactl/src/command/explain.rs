@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{Timestamp, Unit};
 use pgha_client::{Client, ClientError};
+use pgha_core::name::NodeName;
 use pgha_core::time::Millis;
 use pgha_core::wire::PghaStatus;
 
@@ -15,14 +16,7 @@ use crate::settings::Settings;
 
 /// `pghactl why`.
 pub(super) async fn why(settings: &Settings, arguments: &Why) -> Result<(), Failure> {
-    let agents = match &arguments.member {
-        Some(name) => {
-            let snapshot = Snapshot::take(settings).await?;
-            BTreeMap::from([(name.to_string(), agent_of(snapshot.member(name.as_str())?)?)])
-        }
-        None => every_agent(settings).await,
-    };
-    let clients: Vec<Client> = agents.values().cloned().collect();
+    let clients: Vec<Client> = agents_of(settings, arguments.member.as_ref()).await?.into_values().collect();
     let answers = ask_each(&clients, |agent| async move { agent.pgha().await }).await;
     let now = Timestamp::now();
     let (mut answered, mut unanswered) = (false, Vec::new());
@@ -42,6 +36,16 @@ pub(super) async fn why(settings: &Settings, arguments: &Why) -> Result<(), Fail
         screen::warn(&agent.to_string())?;
     }
     Ok(())
+}
+
+/// The agent of one member, or those of all, by name.
+pub(super) async fn agents_of(
+    settings: &Settings,
+    member: Option<&NodeName>,
+) -> Result<BTreeMap<String, Client>, Failure> {
+    let Some(name) = member else { return Ok(every_agent(settings).await) };
+    let snapshot = Snapshot::take(settings).await?;
+    Ok(BTreeMap::from([(name.to_string(), agent_of(snapshot.member(name.as_str())?)?)]))
 }
 
 /// The agents of all members; those of the configuration where the cluster says nothing.

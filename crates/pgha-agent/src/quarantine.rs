@@ -1,0 +1,287 @@
+//! WAL that this member wrote and the cluster does not have: kept before a rewind, and read for what was in it.
+//!
+//! A directory for each parting, under `quarantine` in the state directory: the segments; `parting.json`, where it began;
+//! and once it has been read `discarded.json`, which is what `GET /pgha/discarded` and `pghactl discarded` show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pgha_core::lsn::{Lsn, Timeline};
+use pgha_core::waldump::{Changes, Relation, Tally};
+use pgha_core::wire::rest::{Discarded, DiscardedList, DiscardedTransaction};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::task::JoinHandle;
+
+use crate::context::Context;
+use crate::files;
+use crate::postgres::query::Connection;
+
+/// For how long the names of tables are waited for, which only a running Postgres knows.
+const NAMES_WITHIN: Duration = Duration::from_secs(600);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(2);
+/// For one question.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where a history has parted from the cluster's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parting {
+    /// The timeline that went on.
+    pub(crate) timeline: Timeline,
+    /// The first position that is not the cluster's.
+    pub(crate) at: Lsn,
+}
+
+impl Parting {
+    /// The file of that position. Segments of 16 MiB, initdb's default: 256 of them to each high half.
+    fn segment(self) -> String {
+        let segment = self.at.0 >> 24;
+        format!("{:08X}{:08X}{:08X}", self.timeline.0, segment >> 8, segment & 0xFF)
+    }
+}
+
+/// Copies the segments from the one in which the histories parted, and all that were not archived.
+pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Result<()> {
+    let wal = context.config.postgres.data_dir.join("pg_wal");
+    let first = parting.map(Parting::segment);
+    let mut segments: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(&wal)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let unarchived = wal.join("archive_status").join(format!("{name}.ready")).exists();
+        // Names sort by timeline, then by position.
+        if is_segment && (unarchived || first.as_ref().is_some_and(|first| name >= *first)) {
+            segments.push(name);
+        }
+    }
+    if segments.is_empty() {
+        return Ok(());
+    }
+    // One place for one parting, however often the rewind is tried.
+    let dir = place(&context.config.state_dir).join(first.as_deref().unwrap_or("unarchived"));
+    std::fs::create_dir_all(&dir)?;
+    for segment in segments.iter().filter(|segment| !dir.join(segment).exists()) {
+        let partial = dir.join(format!(".{segment}"));
+        std::fs::copy(wal.join(segment), &partial)?;
+        std::fs::rename(&partial, dir.join(segment))?;
+        // Here it can be given up.
+        tokio::task::yield_now().await;
+    }
+    if let Some(parting) = parting {
+        files::replace(&dir.join("parting.json"), &serde_json::to_vec(&parting)?)?;
+    }
+    tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
+    Ok(())
+}
+
+/// Begins to read what has not been read yet. Nobody waits for it, and what fails is tried again by the next agent.
+pub(crate) fn begin_reading(context: &Arc<Context>) -> JoinHandle<()> {
+    let context = context.clone();
+    // A thread of its own, as for jobs: there may be much to read.
+    tokio::task::spawn_blocking(move || {
+        let read = async {
+            for (dir, parting) in unread(&context.config.state_dir) {
+                if let Err(error) = read(&context, &dir, parting).await {
+                    tracing::warn!(dir = %dir.display(), "cannot tell what was discarded: {error:#}");
+                }
+            }
+        };
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(read),
+            Err(error) => tracing::warn!(%error, "cannot tell what was discarded"),
+        }
+    })
+}
+
+/// What has been read, the oldest first.
+pub(crate) fn listed(state_dir: &Path) -> DiscardedList {
+    let read = |dir: &PathBuf| {
+        let bytes = std::fs::read(dir.join("discarded.json")).ok()?;
+        Discarded::parse(&bytes).ok()
+    };
+    DiscardedList(directories(state_dir).iter().filter_map(read).collect())
+}
+
+fn place(state_dir: &Path) -> PathBuf {
+    state_dir.join("quarantine")
+}
+
+/// By name, and so by timeline and position.
+fn directories(state_dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(place(state_dir)).into_iter().flatten().flatten();
+    let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    dirs.sort_unstable();
+    dirs
+}
+
+fn unread(state_dir: &Path) -> Vec<(PathBuf, Parting)> {
+    let parting = |dir: PathBuf| {
+        let bytes = std::fs::read(dir.join("parting.json")).ok()?;
+        let is_new = !dir.join("discarded.json").exists();
+        serde_json::from_slice(&bytes).ok().filter(|_| is_new).map(|parting| (dir, parting))
+    };
+    directories(state_dir).into_iter().filter_map(parting).collect()
+}
+
+async fn read(context: &Context, dir: &Path, parting: Parting) -> anyhow::Result<()> {
+    let tally = tally(context, dir, parting).await?;
+    let names = names(context, &tally.changes).await;
+    let by_table = |changes: &Changes| {
+        let mut tables = BTreeMap::<String, u64>::new();
+        for (relation, rows) in changes {
+            match names.get(relation) {
+                // What is stored beside a table is told with it.
+                Some(name) if name.is_empty() => {}
+                Some(name) => *tables.entry(name.clone()).or_default() += rows,
+                None => *tables.entry(format!("unknown table (file {relation})")).or_default() += rows,
+            }
+        }
+        tables
+    };
+    let discarded = Discarded {
+        quarantine: dir.display().to_string(),
+        timeline: parting.timeline,
+        from: parting.at,
+        last: tally.last,
+        committed: tally.count,
+        unfinished: tally.unfinished() as u64,
+        tables: by_table(&tally.changes),
+        transactions: (tally.committed.iter())
+            .map(|it| DiscardedTransaction { xid: it.xid, at: it.at.clone(), tables: by_table(&it.changes) })
+            .collect(),
+    };
+    files::replace(&dir.join("discarded.json"), &discarded.render())?;
+    let tables: Vec<&str> = discarded.tables.keys().map(String::as_str).collect();
+    tracing::warn!(
+        committed = discarded.committed,
+        unfinished = discarded.unfinished,
+        tables = tables.join(", "),
+        dir = %dir.display(),
+        "transactions were discarded that nobody else has; `pghactl discarded` lists them"
+    );
+    Ok(())
+}
+
+/// Lets `pg_waldump` read to the end, which is where it finds something that is no record, and calls that an error.
+async fn tally(context: &Context, dir: &Path, parting: Parting) -> anyhow::Result<Tally> {
+    // There is no hurry, and Postgres is just starting.
+    let mut child = tokio::process::Command::new("nice")
+        .args(["-n", "19"])
+        .arg(context.program("pg_waldump"))
+        .arg(format!("--path={}", dir.display()))
+        .arg(format!("--timeline={}", parting.timeline))
+        .arg(format!("--start={}", parting.at))
+        .args(["--rmgr=Transaction", "--rmgr=Heap", "--rmgr=Heap2"])
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot run pg_waldump")?;
+    let mut tally = Tally::default();
+    if let Some(stdout) = child.stdout.take() {
+        let mut lines = BufReader::new(stdout).split(b'\n');
+        while let Some(line) = lines.next_segment().await? {
+            tally.line(&String::from_utf8_lossy(&line));
+        }
+    }
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut said).await?;
+    }
+    child.wait().await?;
+    // Behind the parting there is at least nothing, which is no error either.
+    let at_the_end = ["invalid record length", "invalid magic number", "could not find file", "unexpected pageaddr"];
+    anyhow::ensure!(
+        tally.last.is_some() || at_the_end.iter().any(|sign| said.contains(sign)),
+        "pg_waldump: {}",
+        said.trim()
+    );
+    Ok(tally)
+}
+
+/// The tables by name; empty for what belongs to another relation, absent where there is none any more, or none yet.
+async fn names(context: &Context, changes: &Changes) -> BTreeMap<Relation, String> {
+    let mut names = BTreeMap::new();
+    let mut connection = Connection::new(&context.config, ANSWER_WITHIN);
+    let answers = async {
+        while connection.text("SELECT 'yes'").await.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    if changes.is_empty() || tokio::time::timeout(NAMES_WITHIN, answers).await.is_err() {
+        return names;
+    }
+    for database in changes.keys().map(|relation| relation.database).collect::<BTreeSet<_>>() {
+        let of_database = changes.keys().filter(|relation| relation.database == database);
+        if database == 0 {
+            names.extend(of_database.map(|relation| (*relation, "catalogs that all databases share".to_owned())));
+            continue;
+        }
+        let asked = connection.text(&format!("SELECT datname::text FROM pg_database WHERE oid = {database}")).await;
+        let Ok(Some(datname)) = asked else { continue };
+        let mut inside = Connection::to(&context.config, &datname, ANSWER_WITHIN);
+        for relation in of_database {
+            let asked = inside.text(&name_of(*relation)).await;
+            if let Ok(Some(name)) = asked {
+                let name = if name.is_empty() { name } else { format!("{datname}.{name}") };
+                names.insert(*relation, name);
+            }
+        }
+    }
+    names
+}
+
+fn name_of(Relation { tablespace, filenode, .. }: Relation) -> String {
+    format!(
+        "SELECT CASE WHEN n.nspname = 'pg_toast' THEN ''
+                     WHEN n.nspname IN ('pg_catalog', 'information_schema') THEN 'catalogs'
+                     ELSE quote_ident(n.nspname) || '.' || quote_ident(c.relname) END
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.oid = pg_filenode_relation({tablespace}, {filenode})"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_has_a_file() {
+        let parting = Parting { timeline: Timeline(3), at: Lsn(0x1_194F_A7E0) };
+        assert_eq!(parting.segment(), "000000030000000100000019");
+    }
+
+    #[test]
+    fn what_has_been_read_is_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let parting = Parting { timeline: Timeline(3), at: Lsn(0x0100_0000) };
+        let place = place(dir.path()).join(parting.segment());
+        std::fs::create_dir_all(&place).unwrap();
+        assert!(unread(dir.path()).is_empty(), "nobody knows where it begins");
+        std::fs::write(place.join("parting.json"), serde_json::to_vec(&parting).unwrap()).unwrap();
+        assert_eq!(unread(dir.path()), [(place.clone(), parting)]);
+        assert_eq!(listed(dir.path()), DiscardedList::default());
+        let discarded = Discarded {
+            quarantine: place.display().to_string(),
+            timeline: parting.timeline,
+            from: parting.at,
+            last: None,
+            committed: 0,
+            unfinished: 0,
+            tables: BTreeMap::new(),
+            transactions: Vec::new(),
+        };
+        std::fs::write(place.join("discarded.json"), discarded.render()).unwrap();
+        assert!(unread(dir.path()).is_empty());
+        assert_eq!(listed(dir.path()), DiscardedList(vec![discarded]));
+    }
+}
