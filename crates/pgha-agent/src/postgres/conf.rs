@@ -44,6 +44,15 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("log_line_prefix", "%m [%p] %q%u@%d "),
 ];
 
+/// What Postgres 15 has where no file says otherwise. A line that says the same, and goes away again once the standby runs,
+/// would count as a change that waits for a restart.
+const BUILT_IN: [(&str, u64); 4] = [
+    ("max_connections", 100),
+    ("max_worker_processes", 8),
+    ("max_prepared_transactions", 0),
+    ("max_locks_per_transaction", 64),
+];
+
 /// A promotion asks the archive for the history of its own timeline, and waits for an answer that `pg_wal` has as well:
 /// what the command does not find is looked for there (`RestoreArchivedFile`, xlogarchive.c). The files of
 /// [`super::numbers`] are no histories, and the first timeline has none.
@@ -98,10 +107,12 @@ impl Conf {
         for (name, value) in cluster.iter().chain(&self.config.postgres.parameters).filter(|(name, _)| may_set(name)) {
             values.insert(name.to_ascii_lowercase(), value.clone());
         }
+        let base = std::fs::read_to_string(self.data("postgresql.base.conf")).unwrap_or_default().to_ascii_lowercase();
         for (name, floor) in floors {
-            let enough =
-                values.get(*name).and_then(|value| value.parse::<u64>().ok()).is_some_and(|value| value >= *floor);
-            if !enough {
+            let given = values.get(*name).and_then(|value| value.parse::<u64>().ok());
+            let elsewhere = || base.lines().any(|line| [*name, "include"].iter().any(|it| line.trim().starts_with(it)));
+            let value = given.or_else(|| BUILT_IN.iter().find(|it| it.0 == *name && !elsewhere()).map(|it| it.1));
+            if value.is_none_or(|value| value < *floor) {
                 values.insert((*name).to_owned(), floor.to_string());
             }
         }
@@ -334,11 +345,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cluster = [("work_mem", "4MB"), ("Synchronous_Standby_Names", "evil"), ("jit", "off")];
         let cluster = cluster.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let text = conf(dir.path()).settings(&cluster, &[("max_connections", 50)].into());
+        let text = conf(dir.path()).settings(&cluster, &[("max_connections", 150)].into());
         assert!(text.contains("work_mem = '8MB'\n") && text.contains("jit = 'off'\n"), "{text}");
         assert!(!text.contains("evil"), "{text}");
-        assert!(text.contains("max_connections = '50'\n"), "{text}");
+        assert!(text.contains("max_connections = '150'\n"), "{text}");
         assert!(text.contains("archive put /wal %p'\n"), "{text}");
+    }
+
+    #[test]
+    fn a_standby_is_told_only_what_it_would_not_have_anyway() {
+        let dir = tempfile::tempdir().unwrap();
+        let floors = [("max_connections", 100), ("max_worker_processes", 8), ("max_locks_per_transaction", 65)].into();
+        let told = || {
+            let text = conf(dir.path()).settings(&BTreeMap::new(), &floors);
+            text.lines().filter(|line| floors.keys().any(|name| line.starts_with(name))).map(str::to_owned).collect()
+        };
+        let told: [Vec<String>; 2] = [told(), {
+            // Nobody knows here what it says.
+            std::fs::write(dir.path().join("postgresql.base.conf"), "# x\n max_connections = 50\n").unwrap();
+            told()
+        }];
+        assert_eq!(told[0], ["max_locks_per_transaction = '65'"]);
+        assert_eq!(told[1], ["max_connections = '100'", "max_locks_per_transaction = '65'"]);
     }
 
     #[test]
