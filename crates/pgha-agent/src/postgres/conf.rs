@@ -38,7 +38,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("wal_receiver_timeout", "5s"),
     ("archive_timeout", "60"),
     // Little: pg_rewind copies everything in pg_wal, and what a member misses is kept by its slot and the archive.
-    ("wal_keep_size", "128MB"),
+    ("wal_keep_size", "64MB"),
     // A standby that stays away must not fill the disk; what it misses then comes from the archive.
     ("max_slot_wal_keep_size", "4GB"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),

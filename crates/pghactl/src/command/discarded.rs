@@ -25,7 +25,7 @@ pub(super) async fn discarded(settings: &Settings, arguments: &cli::Discarded) -
             Ok(list) => {
                 answered = true;
                 let name = names.get(agent.as_str()).copied().unwrap_or(&agent);
-                for it in &list.0 {
+                for it in list.0.iter().filter(|it| it.committed + it.unfinished > 0) {
                     told = true;
                     screen::say(&tell(name, it, arguments.transactions))?;
                 }
