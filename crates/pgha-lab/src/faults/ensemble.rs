@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use super::{CONVERGED, Fault, Patience, SOON, scene::Scene};
+use super::{Fault, Patience, SOON, scene::Scene};
 use crate::{
     Error, Host, Result, Target,
     cluster::{DATABASES, until},
@@ -11,6 +11,8 @@ use crate::{
 /// How long all of it is stopped.
 const OUTAGE: u64 = 60;
 const UNIT: &str = "pgha-zookeeper";
+/// In which members take a setting up, and write something.
+const NOTICED: Duration = Duration::from_secs(3);
 /// One line of its status: leader, follower or nothing.
 const MODE: &str =
     "timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/2181; echo srvr >&3; cat <&3' | sed --quiet 's/^Mode: //p'";
@@ -58,25 +60,42 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The ensemble's leader is beside the primary, or not: it is stopped and started where it is not wanted.
+/// The ensemble's leader is beside the primary, or not: where it is not as wanted, it is made so.
 fn leader(scene: &Scene<'_>, beside_primary: bool) -> Result<Host> {
-    let wanted = |name: &str| (name == scene.before.primary) == beside_primary;
-    until("ZooKeeper's leader where it is wanted", CONVERGED, || {
-        for name in DATABASES {
-            let host = scene.host(name)?;
-            if host.exec(MODE)?.stdout.trim() != "leader" {
-                continue;
-            }
-            if wanted(name) {
-                return Ok(Ok(host));
-            }
-            host.run(&format!("systemctl restart {UNIT}"))?;
-            // Another is elected meanwhile, or it again.
-            thread::sleep(Duration::from_secs(3));
-            return Ok(Err(format!("it was on {name}")));
+    for name in DATABASES {
+        let host = scene.host(name)?;
+        if (name == scene.before.primary) == beside_primary && leads(&host)? {
+            return Ok(host);
         }
-        Ok(Err("there was none".to_owned()))
-    })
+    }
+    let host = if beside_primary { scene.primary()? } else { scene.host(&scene.before.sync)? };
+    // For a moment there is no quorum.
+    scene.set("failsafe_mode=true")?;
+    thread::sleep(NOTICED);
+    let made = make_leader(scene, &host);
+    scene.set("failsafe_mode=null")?;
+    made.map(|()| host)
+}
+
+/// Who has seen most is elected: one of the others misses some writes, and is back when the third is gone.
+fn make_leader(scene: &Scene<'_>, host: &Host) -> Result<()> {
+    let mut others = DATABASES.into_iter().filter(|name| *name != host.name());
+    let mut other = || scene.host(others.next().unwrap_or_default());
+    let (first, second) = (other()?, other()?);
+    let order = |host: &Host, what: &str| host.run(&format!("systemctl {what} {UNIT}"));
+    order(&first, "stop")?;
+    thread::sleep(NOTICED);
+    order(&second, "stop")?;
+    order(&first, "start")?;
+    until(&format!("{} as ZooKeeper's leader", host.name()), SOON, || {
+        Ok(if leads(host)? { Ok(()) } else { Err("another one, or none".to_owned()) })
+    })?;
+    order(&second, "start")?;
+    Ok(())
+}
+
+fn leads(host: &Host) -> Result<bool> {
+    Ok(host.exec(MODE)?.stdout.trim() == "leader")
 }
 
 fn leader_killed(scene: &Scene<'_>, beside_primary: bool) -> Result<String> {
@@ -107,7 +126,7 @@ fn lost_together(scene: &Scene<'_>) -> Result<String> {
 fn stopped(scene: &Scene<'_>, failsafe: bool) -> Result<String> {
     scene.set(&format!("failsafe_mode={failsafe}"))?;
     // The leader records whom to ask; members take the setting up at their next turn.
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(NOTICED);
     for name in DATABASES {
         scene.host(name)?.run(&format!("systemctl stop {UNIT}"))?;
     }
