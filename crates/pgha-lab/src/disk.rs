@@ -5,9 +5,10 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use crate::{Error, Image, Node, Result, command, machine, mount};
+use crate::{Error, Image, Node, Result, cluster::until, command, machine, mount};
 
 /// Of which the empty part takes no room.
 const SIZE: &str = "8G";
@@ -15,6 +16,9 @@ const SIZE: &str = "8G";
 const FSCK: &str = "/usr/sbin/e2fsck";
 /// Errors that it could correct end it with a code of up to 3.
 const CORRECTED: std::ops::RangeInclusive<i32> = 0..=3;
+
+/// What is left of a host that has lost its power goes within this.
+const GONE: Duration = Duration::from_secs(10);
 
 /// What a container can have a disk of its own for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +88,14 @@ pub(crate) fn attach(node: &Node) -> Result<Vec<String>> {
     let fitted = Disk::ALL.into_iter().filter(|disk| is_fitted(node, *disk));
     let attach = |disk: Disk| {
         let (image, place) = (disk.image(node), disk.place(node));
+        // Mounted while the host's last namespace is still being taken apart, it would be the file system from before,
+        // errors and all.
+        until(&format!("the end of what was mounted of {}", image.display()), GONE, || {
+            let devices = command::run(
+                Command::new("losetup").args(["--noheadings", "--output=NAME", "--associated"]).arg(&image),
+            )?;
+            Ok(if devices.trim().is_empty() { Ok(()) } else { Err(devices) })
+        })?;
         let mut check = Command::new(FSCK);
         check.arg("-p").arg(&image);
         let checked = command::capture(&mut check)?;
