@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgha_core::lsn::Timeline;
+use pgha_core::lsn::{Timeline, TimelineHistory};
 use pgha_core::name::Epoch;
 use pgha_core::time::Instant;
 
@@ -68,7 +68,7 @@ pub(crate) fn note(context: &Context, timeline: Timeline) -> io::Result<()> {
         return Ok(());
     }
     if context.config.archive.is_some() {
-        match archive_again(&context.config.postgres.data_dir, timeline.0) {
+        match archive_again(&context.config.postgres.data_dir, timeline) {
             Ok(segments) => tracing::info!(segments, "archiving again what the old primary may not have archived"),
             // The promotion stands; a gap in the archive is worth a complaint, not a failover.
             Err(error) => tracing::error!(%error, "cannot archive the old timeline's WAL again; take a backup"),
@@ -79,17 +79,22 @@ pub(crate) fn note(context: &Context, timeline: Timeline) -> io::Result<()> {
 
 /// With `archive_mode = on` a standby marks every segment that it received as archived (`XLogArchiveForceDone`), be it
 /// true or not. What the dead primary had not archived would be missing for ever; archiving twice is harmless.
-fn archive_again(data_dir: &Path, timeline: u32) -> io::Result<usize> {
+///
+/// Not so the segment in which a timeline ended: here it has the history's part and then whatever was in its file before,
+/// another member has something else behind that part, and an archive that has the one refuses the other for ever. Nobody
+/// needs it, because the next timeline's first segment begins with the same part.
+fn archive_again(data_dir: &Path, timeline: Timeline) -> io::Result<usize> {
+    let wal = data_dir.join("pg_wal");
+    let history = std::fs::read_to_string(wal.join(format!("{:08X}.history", timeline.0)))?;
+    let history = TimelineHistory::parse(&history).map_err(io::Error::other)?;
     let mut again = 0;
-    for entry in std::fs::read_dir(data_dir.join("pg_wal/archive_status"))? {
+    for entry in std::fs::read_dir(wal.join("archive_status"))? {
         let path = entry?.path();
         let Some(segment) = path.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_suffix(".done"))
         else {
             continue;
         };
-        let older = segment.len() == 24
-            && segment.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).is_some_and(|it| it < timeline);
-        if older && data_dir.join("pg_wal").join(segment).exists() {
+        if is_whole(segment, &history) && wal.join(segment).exists() {
             match std::fs::rename(&path, path.with_extension("ready")) {
                 Ok(()) => again += 1,
                 // A checkpoint has recycled the segment meanwhile.
@@ -99,4 +104,49 @@ fn archive_again(data_dir: &Path, timeline: u32) -> io::Result<usize> {
         }
     }
     Ok(again)
+}
+
+/// Whether a segment of an earlier timeline ends where that timeline does, or before. (Segments of 16 MiB, initdb's default:
+/// 256 of them to each high half.)
+fn is_whole(segment: &str, history: &TimelineHistory) -> bool {
+    let number = |range| segment.get(range).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    let (Some(timeline), Some(high), Some(low)) = (number(0..8), number(8..16), number(16..24)) else {
+        return false;
+    };
+    let end = (u64::from(high) << 32) + ((u64::from(low) + 1) << 24);
+    segment.len() == 24 && history.end_of(Timeline(timeline)).is_some_and(|ended| end <= ended.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two members that were standbys when a timeline ended each has its own rest behind that end.
+    #[test]
+    fn the_segment_in_which_a_timeline_ended_is_not_archived_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = dir.path().join("pg_wal/archive_status");
+        std::fs::create_dir_all(&status).unwrap();
+        let history = "1\t0/5000098\tno recovery target specified\n2\t1/0\tno recovery target specified\n";
+        std::fs::write(dir.path().join("pg_wal/00000003.history"), history).unwrap();
+        let segments = [
+            "000000010000000000000004",
+            "000000010000000000000005",
+            "000000010000000000000006",
+            "0000000200000000000000FF",
+            "000000020000000100000000",
+            "000000030000000100000000",
+            "000000090000000000000001",
+        ];
+        for segment in segments {
+            std::fs::write(dir.path().join("pg_wal").join(segment), "").unwrap();
+            std::fs::write(status.join(segment).with_extension("done"), "").unwrap();
+        }
+        // Recycled meanwhile.
+        std::fs::write(status.join("000000010000000000000003.done"), "").unwrap();
+        assert_eq!(archive_again(dir.path(), Timeline(3)).unwrap(), 2);
+        let ready = |segment: &&str| status.join(segment).with_extension("ready").exists();
+        let again: Vec<_> = segments.iter().copied().filter(|segment| ready(segment)).collect();
+        assert_eq!(again, ["000000010000000000000004", "0000000200000000000000FF"]);
+    }
 }
