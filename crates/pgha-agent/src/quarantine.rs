@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pgha_core::lsn::{Lsn, Timeline};
+use pgha_core::lsn::{Lsn, Segment, Timeline};
 use pgha_core::waldump::{Changes, Relation, Tally};
 use pgha_core::wire::rest::{Discarded, DiscardedList, DiscardedTransaction};
 use serde::{Deserialize, Serialize};
@@ -39,10 +39,9 @@ pub(crate) struct Parting {
 }
 
 impl Parting {
-    /// The file of that position. Segments of 16 MiB, initdb's default: 256 of them to each high half.
-    fn segment(self) -> String {
-        let segment = self.at.0 >> 24;
-        format!("{:08X}{:08X}{:08X}", self.timeline.0, segment >> 8, segment & 0xFF)
+    /// The file of that position.
+    fn segment(self) -> Segment {
+        Segment::of(self.timeline, self.at)
     }
 }
 
@@ -53,10 +52,9 @@ pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Res
     let mut segments: Vec<String> = Vec::new();
     for entry in std::fs::read_dir(&wal)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let Some(segment) = Segment::parse(&name) else { continue };
         let unarchived = wal.join("archive_status").join(format!("{name}.ready")).exists();
-        // Names sort by timeline, then by position.
-        if is_segment && (unarchived || first.as_ref().is_some_and(|first| name >= *first)) {
+        if unarchived || first.is_some_and(|first| segment >= first) {
             segments.push(name);
         }
     }
@@ -64,7 +62,7 @@ pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Res
         return Ok(());
     }
     // One place for one parting, however often the rewind is tried.
-    let dir = place(&context.config.state_dir).join(first.as_deref().unwrap_or("unarchived"));
+    let dir = place(&context.config.state_dir).join(first.map_or("unarchived".to_owned(), |first| first.to_string()));
     std::fs::create_dir_all(&dir)?;
     for segment in segments.iter().filter(|segment| !dir.join(segment).exists()) {
         let partial = dir.join(format!(".{segment}"));
@@ -261,16 +259,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_has_a_file() {
-        let parting = Parting { timeline: Timeline(3), at: Lsn(0x1_194F_A7E0) };
-        assert_eq!(parting.segment(), "000000030000000100000019");
-    }
-
-    #[test]
     fn what_has_been_read_is_not_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let parting = Parting { timeline: Timeline(3), at: Lsn(0x0100_0000) };
-        let place = place(dir.path()).join(parting.segment());
+        let place = place(dir.path()).join(parting.segment().to_string());
         std::fs::create_dir_all(&place).unwrap();
         assert!(unread(dir.path()).is_empty(), "nobody knows where it begins");
         std::fs::write(place.join("parting.json"), serde_json::to_vec(&parting).unwrap()).unwrap();

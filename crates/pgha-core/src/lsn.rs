@@ -60,6 +60,51 @@ impl fmt::Display for Timeline {
     }
 }
 
+/// A file of the write-ahead log, of 16 MiB (initdb's default). Sorts as its name does: by timeline, then by position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Segment {
+    /// Its timeline.
+    pub timeline: Timeline,
+    number: u64,
+}
+
+impl Segment {
+    /// Bits of a position that lie within a segment.
+    const BITS: u32 = 24;
+
+    /// The one with this position.
+    pub fn of(timeline: Timeline, position: Lsn) -> Self {
+        Self { timeline, number: position.0 >> Self::BITS }
+    }
+
+    /// By the name of its file (`XLogFileName`); `None` for any other file.
+    pub fn parse(name: &str) -> Option<Self> {
+        let digits = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let part = |from: usize| u32::from_str_radix(name.get(from..from + 8)?, 16).ok();
+        let (timeline, high, low) = (part(0).filter(|_| digits)?, part(8)?, part(16)?);
+        let number = u64::from(high) << (u32::BITS - Self::BITS) | u64::from(low);
+        (low < 1 << (u32::BITS - Self::BITS)).then_some(Self { timeline: Timeline(timeline), number })
+    }
+
+    /// Whether it has this position, whatever the timeline.
+    pub fn covers(self, position: Lsn) -> bool {
+        self.number == position.0 >> Self::BITS
+    }
+
+    /// The first position behind it.
+    pub fn end(self) -> Lsn {
+        Lsn((self.number + 1) << Self::BITS)
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to_a_half = u32::BITS - Self::BITS;
+        let (high, low) = (self.number >> to_a_half, self.number & ((1 << to_a_half) - 1));
+        write!(f, "{:08X}{high:08X}{low:08X}", self.timeline.0)
+    }
+}
+
 /// One line of a `.history` file: `parent` ended at `switched_at`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switch {
@@ -131,6 +176,20 @@ mod tests {
         fn lsn_parser_never_panics(text in ".*") {
             let _ = text.parse::<Lsn>();
             let _ = TimelineHistory::parse(&text);
+            let _ = Segment::parse(&text);
+        }
+
+        #[test]
+        fn a_segment_survives_its_name(timeline: u32, position: u64) {
+            let segment = Segment::of(Timeline(timeline), Lsn(position));
+            prop_assert_eq!(Segment::parse(&segment.to_string()), Some(segment));
+            prop_assert!(segment.covers(Lsn(position)));
+        }
+
+        #[test]
+        fn segments_sort_as_their_names_do(one: (u32, u64), other: (u32, u64)) {
+            let [one, other] = [one, other].map(|(timeline, at)| Segment::of(Timeline(timeline), Lsn(at)));
+            prop_assert_eq!(one.cmp(&other), one.to_string().cmp(&other.to_string()));
         }
     }
 
@@ -138,6 +197,18 @@ mod tests {
     fn lsn_refuses_what_postgres_refuses() {
         for text in ["", "/", "1", "1/", "/1", "g/0", "123456789/0", "1/2/3", "+1/0"] {
             assert!(text.parse::<Lsn>().is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn a_segment_has_the_name_that_postgres_gives_it() {
+        let segment = Segment::of(Timeline(3), Lsn(0x1_194F_A7E0));
+        assert_eq!(segment.to_string(), "000000030000000100000019");
+        assert_eq!(segment.end(), Lsn(0x1_1A00_0000));
+        for other in
+            ["00000003.history", "0000000300000001000001FF", "000000030000000100000019.partial", "backup_label"]
+        {
+            assert_eq!(Segment::parse(other), None, "{other}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgha_core::lsn::Lsn;
+use pgha_core::lsn::{Lsn, Segment};
 use pgha_core::name::SlotName;
 use tokio_postgres::NoTls;
 
@@ -129,15 +129,13 @@ fn usable(context: &Context, row: &tokio_postgres::Row, replayed: Lsn) -> Result
     Ok(Copied { name, state })
 }
 
-/// Whether the segment with that position is here, of whichever timeline. (Segments of 16 MiB, initdb's default.)
+/// Whether the segment with that position is here, of whichever timeline.
 fn has_wal(context: &Context, position: Lsn) -> bool {
-    let segment = position.0 >> 24;
-    let end = format!("{:08X}{:08X}", segment >> 8, segment & 0xFF);
     let names = std::fs::read_dir(context.config.postgres.data_dir.join("pg_wal"));
     names.is_ok_and(|names| {
         names.flatten().any(|entry| {
-            let name = entry.file_name();
-            name.len() == 24 && name.to_str().is_some_and(|name| name.ends_with(&end))
+            let segment = entry.file_name().to_str().and_then(Segment::parse);
+            segment.is_some_and(|segment| segment.covers(position))
         })
     })
 }

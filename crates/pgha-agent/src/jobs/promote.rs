@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgha_core::lsn::{Timeline, TimelineHistory};
+use pgha_core::lsn::{Segment, Timeline, TimelineHistory};
 use pgha_core::name::Epoch;
 use pgha_core::time::Instant;
 
@@ -106,15 +106,10 @@ fn archive_again(data_dir: &Path, timeline: Timeline) -> io::Result<usize> {
     Ok(again)
 }
 
-/// Whether a segment of an earlier timeline ends where that timeline does, or before. (Segments of 16 MiB, initdb's default:
-/// 256 of them to each high half.)
-fn is_whole(segment: &str, history: &TimelineHistory) -> bool {
-    let number = |range| segment.get(range).and_then(|hex| u32::from_str_radix(hex, 16).ok());
-    let (Some(timeline), Some(high), Some(low)) = (number(0..8), number(8..16), number(16..24)) else {
-        return false;
-    };
-    let end = (u64::from(high) << 32) + ((u64::from(low) + 1) << 24);
-    segment.len() == 24 && history.end_of(Timeline(timeline)).is_some_and(|ended| end <= ended.0)
+/// Whether a segment of an earlier timeline ends where that timeline does, or before.
+fn is_whole(name: &str, history: &TimelineHistory) -> bool {
+    let segment = Segment::parse(name);
+    segment.is_some_and(|it| history.end_of(it.timeline).is_some_and(|ended| it.end() <= ended))
 }
 
 #[cfg(test)]
