@@ -1,7 +1,9 @@
-//! systemd over D-Bus: start the Postgres unit, ask why we are being stopped. Fencing never comes through here.
+//! systemd over D-Bus: start the Postgres unit or take that back, ask why we are being stopped. Fencing never comes through
+//! here.
 
 use std::time::Duration;
 
+use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath};
 
 /// What went wrong between us and systemd.
@@ -20,6 +22,8 @@ pub(crate) enum SystemdError {
 )]
 trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     #[zbus(name = "GetUnitByPID")]
@@ -60,6 +64,32 @@ pub(crate) async fn start(unit: &str) -> Result<(), SystemdError> {
         // A unit that failed too often refuses to start until this; an error means that it did not fail.
         let _ = manager.reset_failed_unit(unit).await;
         manager.start_unit(unit, "replace").await.map(|_| ())
+    })
+    .await
+}
+
+/// Takes back a start of `unit` that systemd has not carried out yet, and ends what it may have begun. Nothing of the unit
+/// runs, nor will, after this.
+pub(crate) async fn settle(unit: &str) -> Result<(), SystemdError> {
+    within(LONG, async {
+        let bus = Connection::system().await?;
+        let manager = ManagerProxy::new(&bus).await?;
+        let path = manager.load_unit(unit).await?;
+        // What it was before is no answer.
+        let proxy = UnitProxy::builder(&bus).path(path).cache_properties(CacheProperties::No).build().await?;
+        let mut ordered = false;
+        loop {
+            let ((job, _), state) = (proxy.job().await?, proxy.active_state().await?);
+            if job == 0 && matches!(state.as_str(), "inactive" | "failed") {
+                return Ok(());
+            }
+            if !ordered && state != "deactivating" {
+                tracing::info!(unit, state, "ending what is left of an earlier start");
+                manager.stop_unit(unit, "replace").await?;
+                ordered = true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     })
     .await
 }

@@ -287,7 +287,7 @@ async fn at_rest(config: &Config) -> Postgres {
         Ok(false) => {}
         Err(error) => return Postgres::Unusable(format!("{}: {error}", postgres.data_dir.display())),
     }
-    match control::read(&postgres.bin_dir, &postgres.data_dir).await {
+    match control::read(&postgres.bin_dir, &postgres.data_dir, patience(&config.timing())).await {
         Ok(control) => Postgres::Stopped(control),
         Err(error) => Postgres::Unusable(error.to_string()),
     }

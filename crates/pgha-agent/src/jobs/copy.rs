@@ -6,10 +6,12 @@ use super::{JobError, run::run};
 use crate::context::Context;
 use crate::files;
 use crate::postgres::conf::Upstream;
+use crate::postgres::supervisor;
 
 /// See the module.
 pub(crate) async fn copy(context: Arc<Context>, source: Upstream) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
+    supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
     let (new, old) = (context.new_data_dir(), context.old_data_dir());
     files::remove(&new).map_err(JobError::file(&new))?;
     let args = [

@@ -7,6 +7,7 @@ use super::JobError;
 use super::run::{RunError, run};
 use crate::context::Context;
 use crate::postgres::conf::Upstream;
+use crate::postgres::supervisor;
 use crate::quarantine::{self, Parting};
 
 /// See the module. WAL that the leader does not have is put into quarantine first: it may hold commits that were never
@@ -18,6 +19,7 @@ pub(crate) async fn rewind(
     parting: Option<Parting>,
 ) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
+    supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
     if context.past().view(false).rewind_unfinished {
         // It may be half one history and half another, or whole and unrecorded; pg_rewind cannot tell, and on a whole one
         // it would end recovery on the leader's own timeline. The manual advises a fresh copy.

@@ -45,6 +45,7 @@ pub(crate) async fn start(
 ) -> Result<(), JobError> {
     let conf = &context.conf;
     let data_dir = &context.config.postgres.data_dir;
+    supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
     let writing = || JobError::file(data_dir);
     let floors = match mode {
         Mode::Primary { .. } => BTreeMap::new(),
@@ -61,7 +62,7 @@ pub(crate) async fn start(
             }
         }
         Mode::Standby(upstream) => {
-            let control = control::read(&context.config.postgres.bin_dir, data_dir).await;
+            let control = control::read(&context.config.postgres.bin_dir, data_dir, APPEARANCE).await;
             let control = control.map_err(JobError::failed("reading the control file"))?;
             numbers::forget_dangling(data_dir, control.timeline).map_err(writing())?;
             conf.write_upstream(upstream.as_ref()).map_err(writing())?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::SystemId;
@@ -14,6 +15,8 @@ use tokio::process::Command;
 pub(crate) enum ControlError {
     #[error("cannot run pg_controldata: {0}")]
     Run(#[from] std::io::Error),
+    #[error("pg_controldata has not answered within {0:?}: the disk may hang")]
+    Late(Duration),
     #[error("pg_controldata: {0}")]
     Failed(String),
     #[error("pg_controldata does not say `{0}`")]
@@ -21,8 +24,9 @@ pub(crate) enum ControlError {
 }
 
 /// Reads the control file of a stopped Postgres.
-pub(crate) async fn read(bin_dir: &Path, data_dir: &Path) -> Result<Control, ControlError> {
-    let control = parse(&text(bin_dir, data_dir).await?)?;
+pub(crate) async fn read(bin_dir: &Path, data_dir: &Path, patience: Duration) -> Result<Control, ControlError> {
+    let text = tokio::time::timeout(patience, text(bin_dir, data_dir)).await;
+    let control = parse(&text.map_err(|_| ControlError::Late(patience))??)?;
     Ok(Control {
         standby_signal: data_dir.join("standby.signal").exists(),
         backup_label: data_dir.join("backup_label").exists(),

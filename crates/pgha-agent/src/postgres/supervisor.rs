@@ -15,6 +15,8 @@ use crate::systemd;
 pub(crate) enum StartError {
     #[error("cannot start {unit}: {source}")]
     Systemd { unit: String, source: systemd::SystemdError },
+    #[error("{unit} may still be about to start: {source}")]
+    Settle { unit: String, source: systemd::SystemdError },
     #[error("cannot run {program}: {source}")]
     Spawn { program: String, source: io::Error },
 }
@@ -75,6 +77,19 @@ pub(crate) async fn start(config: &Config) -> Result<Ordered, StartError> {
             });
             Ok(Ordered::Child(ended))
         }
+    }
+}
+
+/// For a data directory at rest that is about to be changed: a start that was ordered and given up, and that systemd carries
+/// out late, must not meet it half changed.
+pub(crate) async fn settle(config: &Config) -> Result<(), StartError> {
+    let unit = &config.postgres.unit;
+    match config.postgres.supervisor {
+        Supervisor::Systemd => {
+            systemd::settle(unit).await.map_err(|source| StartError::Settle { unit: unit.clone(), source })
+        }
+        // A child is there as soon as it is ordered.
+        Supervisor::Direct => Ok(()),
     }
 }
 
