@@ -1,8 +1,9 @@
 //! From raw znodes to what decisions look at. Garbage in a znode is reported, and read as if it were not there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use pgha_core::config::join_host_port;
 use pgha_core::lsn::{Switch, Timeline, TimelineHistory};
 use pgha_core::name::{Epoch, NodeName, SlotName, SystemId};
 use pgha_core::observation::{
@@ -130,6 +131,18 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
             members.insert(name, member);
         }
     }
+    let retained_slots: BTreeSet<SlotName> =
+        status.iter().flat_map(|status| &status.retain_slots).filter_map(|name| SlotName::parse(name)).collect();
+    let of_a_member = |slot: &SlotName| members.keys().any(|name| name.owns(slot)) || retained_slots.contains(slot);
+    let settings = config.as_ref().map(|config| {
+        let mut settings = settings(config);
+        // Two would want it, and one of them as another kind.
+        settings.permanent_slots.retain(|slot, _| !of_a_member(slot));
+        let taken = config.settings().slots.keys().filter(|slot| of_a_member(slot));
+        garbage
+            .extend(taken.map(|slot| format!("permanent slot {slot} is left out: a member streams through that name")));
+        settings
+    });
     let documents = Documents {
         leader: leader.as_ref().map(|leader| leader.name.clone()),
         system_id: match initialize {
@@ -158,7 +171,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         epoch,
         leader,
         initialize,
-        config: documents.config.as_ref().map(settings),
+        config: settings,
         sync: SyncRecord {
             leader: documents.sync.leader.clone(),
             standbys: documents.sync.sync_standby.clone(),
@@ -181,7 +194,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
             version: raw.failsafe.as_ref().map(|znode| znode.version),
         },
         members: documents.members.iter().map(|(name, member)| (name.clone(), member_view(member))).collect(),
-        retained_slots: documents.status.retain_slots.iter().filter_map(|name| SlotName::parse(name)).collect(),
+        retained_slots,
         slot_positions: (documents.status.slots.iter())
             .filter_map(|(name, position)| Some((SlotName::parse(name)?, *position)))
             .collect(),
@@ -258,6 +271,25 @@ fn history_view(history: &wire::History, timelines: Option<&wire::Timelines>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The slot of a member, be it there or away, stays the member's.
+    #[test]
+    fn a_permanent_slot_does_not_take_the_name_of_a_members() {
+        let document = |data: &str| Some(raw(data.as_bytes()));
+        let member = br#"{"conn_url": "postgres://a:1/", "api_url": "http://a:2/patroni", "state": "running", "role": "replica"}"#;
+        let tree = RawTree {
+            config: document(
+                r#"{"slots": {"db_2": {"type": "physical"}, "db3": {"type": "physical"}, "backup": {"type": "physical"}}}"#,
+            ),
+            status: document(r#"{"optime": 5, "retain_slots": ["db3"]}"#),
+            members: [("db-2".to_owned(), raw(member))].into(),
+            ..RawTree::default()
+        };
+        let (cluster, documents) = understand(&tree, &NodeName::try_from("db1").unwrap(), &Known::default());
+        let slots: Vec<_> = cluster.config.unwrap().permanent_slots.into_keys().collect();
+        assert_eq!(slots, [SlotName::parse("backup").unwrap()]);
+        assert_eq!(documents.garbage.len(), 2, "{:?}", documents.garbage);
+    }
 
     fn raw(data: &[u8]) -> Raw {
         Raw { data: data.to_vec(), version: 3, owner: 0 }

@@ -511,6 +511,8 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
         }
     });
     if let Dcs::Seen(cluster) = &obs.dcs {
+        // The next one is another, though the znode may count anew by then.
+        memory.taken_with = memory.taken_with.filter(|_| cluster.failover.is_some());
         if let Some(settings) = &cluster.config {
             memory.permanent.extend(settings.permanent_slots.keys().cloned());
         }

@@ -1089,6 +1089,10 @@ fn a_switchover_that_nobody_took_is_not_tried_again() {
     let decision = decide(&settings(), &memory, &obs);
     assert_eq!(decision.reason.code(), "switchover_refused");
     assert_eq!(decision.actions, [Action::ClearFailover { version: 2, failover: 4 }]);
+    // It was answered. A znode that is made anew has an old version, and another request.
+    let answered = decide(&settings(), &memory, &observe(cluster(Some("me")), primary()));
+    let decision = decide(&settings(), &answered.memory, &obs);
+    assert_eq!(decision.reason.code(), "handing_over");
 }
 
 /// Simulated seed 49993: the position on record was that of the leader before, which had more when it was passed over.
