@@ -1,9 +1,12 @@
 //! The lease as the guard sees it, and as a restarted agent finds it: one small file under `/run`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pgha_core::decide::Electorate;
 use pgha_core::lease::Lease;
+use pgha_core::name::NodeName;
 use pgha_core::time::Instant;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +14,7 @@ use crate::files;
 use crate::postgres::process::Postmaster;
 
 /// A lease, and when to fence if it is not renewed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The lease.
     pub(crate) lease: Lease,
@@ -19,6 +22,12 @@ pub(crate) struct Record {
     pub(crate) fence_at: Instant,
     /// Which process that is, should its data directory not say so any more.
     pub(crate) postmaster: Option<Postmaster>,
+    /// Whom this leader needs in failsafe mode: an agent that is restarted while ZooKeeper is silent cannot ask there.
+    #[serde(default, skip_serializing_if = "Electorate::is_empty")]
+    pub(crate) electorate: Electorate,
+    /// Where their agents are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) addresses: BTreeMap<NodeName, String>,
 }
 
 /// Where the record is kept. `/run` does not survive a reboot, and neither does the clock that it is written in.

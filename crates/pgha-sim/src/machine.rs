@@ -44,7 +44,7 @@ impl World {
         }
         let now = self.clock(host);
         let at = &self.hosts[host];
-        match at.lease_file {
+        match &at.lease_file {
             Some(record) if now < record.fence_at => {}
             Some(_) => {
                 self.kill_postgres(host, "the guard: the lease is over");

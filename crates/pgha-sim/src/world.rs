@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use pgha_core::decide::Electorate;
 use pgha_core::lease::Lease;
 use pgha_core::name::NodeName;
 use pgha_core::observation::{Disk, Promise};
@@ -31,12 +32,14 @@ use crate::scenario::{self, Fault, Moment, Scenario, Strike};
 use crate::time::{Clock, Span, Time};
 
 /// The lease file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct LeaseRecord {
     /// The lease.
     pub lease: Lease,
     /// When to fence.
     pub fence_at: Instant,
+    /// Whom the leader needs in failsafe mode.
+    pub electorate: Electorate,
 }
 
 /// One machine.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures_util::future::join_all;
 use pgha_client::Client;
 use pgha_core::action::{Action, StartAs};
@@ -64,6 +65,8 @@ impl Agent {
             Action::WriteSync { version, record } => self.write_sync(version, &record).await?,
             Action::ReserveTimeline { version, timeline } => self.reserve_timeline(version, timeline, seen).await?,
             Action::WriteFailsafe { version, failsafe, members } => {
+                // It may come about after this process has ended, which the next one has to know.
+                self.lease.map_or(Ok(()), |lease| self.record(lease)).context("cannot write the lease file")?;
                 self.write_failsafe(version, failsafe, &members, seen).await?;
             }
             Action::RenewByPromise { epoch, members } => self.ask_for_promises(epoch, &members).await,
@@ -342,7 +345,6 @@ impl Agent {
     /// The addresses are those of the last look at ZooKeeper.
     async fn ask_for_promises(&mut self, epoch: Epoch, members: &BTreeSet<NodeName>) {
         let asked = clock::now();
-        let published = self.publisher.borrow().clone();
         let config = &self.context.config;
         let secrets = &self.context.secrets;
         let body = FailsafeBody {
@@ -352,13 +354,10 @@ impl Agent {
             epoch: Some(epoch),
             slots: None,
         };
-        let (body, published) = (&body, &published);
+        let (body, addresses) = (&body, &self.known.addresses);
         let answers = members.iter().map(|name| async move {
-            let documents = &published.documents;
-            let known = documents.members.get(name).and_then(wire::Member::api_address);
-            let known = known.or_else(|| documents.failsafe.address(name));
-            let (host, port) = known.ok_or_else(|| "its address is not known".to_owned())?;
-            let client = Client::new(&join_host_port(&host, port)).map_err(|error| error.to_string())?;
+            let address = addresses.get(name).ok_or_else(|| "its address is not known".to_owned())?;
+            let client = Client::new(address).map_err(|error| error.to_string())?;
             let client = client.with_credentials(&secrets.rest_username, &secrets.rest_password);
             let answer = tokio::time::timeout(PEER_DEADLINE, client.failsafe(body)).await;
             answer

@@ -15,6 +15,7 @@ mod execute;
 mod observe;
 mod publish;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,9 +105,11 @@ impl Agent {
         let wake = Arc::new(Notify::new());
         let lease_file = LeaseFile::in_dir(&config.run_dir);
         // An agent that was restarted finds the lease that its predecessor left.
-        let lease = lease_file.read().ok().flatten().map(|record| record.lease);
+        let left = lease_file.read().ok().flatten();
+        let lease = left.as_ref().map(|record| record.lease);
+        let (electorate, addresses) = left.map(|record| (record.electorate, record.addresses)).unwrap_or_default();
         let tags = MemberTags::from(&config.tags);
-        let (publisher, published) = watch::channel(Arc::new(Published::new(config)));
+        let (publisher, published) = watch::channel(Arc::new(Published::new(config, lease)));
         let settings = Settings {
             me: config.name.clone(),
             timing,
@@ -120,9 +123,9 @@ impl Agent {
         let agent = Self {
             journal: Journal::open(config, &settings),
             settings,
-            memory: Memory::default(),
+            memory: Memory { electorate, ..Memory::default() },
             zookeeper: ZooKeeper::new(config, wake.clone()),
-            known: observe::recall(config),
+            known: Known { addresses, ..observe::recall(config) },
             dcs_seen: None,
             eye: observe::Eye::new(&context, &wake),
             lease,
@@ -301,17 +304,28 @@ impl Agent {
 
     /// A lease that holds longer than the last one did.
     fn extend(&mut self, lease: Lease) {
-        let timing = self.settings.timing;
-        let record = Record { lease, fence_at: lease.fence_at(&timing), postmaster: self.eye.postmaster() };
         // A lease that the guard does not know of is none.
-        if let Err(error) = self.lease_file.write(&record) {
+        if let Err(error) = self.record(lease) {
             tracing::error!(%error, "cannot write the lease file; not counting the renewal");
             return;
         }
         self.lease = Some(lease);
-        if let Some(seconds) = lease.watchdog_seconds(clock::now(), &timing) {
+        if let Some(seconds) = lease.watchdog_seconds(clock::now(), &self.settings.timing) {
             self.watchdog.pet(seconds);
         }
+    }
+
+    /// For the guard, and for the agent that comes after this one.
+    fn record(&self, lease: Lease) -> std::io::Result<()> {
+        let electorate = self.memory.electorate.clone();
+        let addresses = if electorate.is_empty() { BTreeMap::new() } else { self.known.addresses.clone() };
+        self.lease_file.write(&Record {
+            lease,
+            fence_at: lease.fence_at(&self.settings.timing),
+            postmaster: self.eye.postmaster(),
+            electorate,
+            addresses,
+        })
     }
 
     async fn accept(&mut self, command: Command) {

@@ -53,7 +53,7 @@ struct PostmasterMemory {
 /// Documents kept across restarts, in case ZooKeeper holds garbage then.
 pub(super) fn recall(config: &Config) -> Known {
     let bytes = std::fs::read(config.state_dir.join("config.json")).ok();
-    Known { config: bytes.and_then(|bytes| ClusterConfig::parse(&bytes).ok()), system_id: None }
+    Known { config: bytes.and_then(|bytes| ClusterConfig::parse(&bytes).ok()), ..Known::default() }
 }
 
 impl Agent {
@@ -145,6 +145,11 @@ impl Agent {
         }
         if documents.system_id.is_some() {
             self.known.system_id = documents.system_id;
+        }
+        for (name, address) in documents.addresses() {
+            if self.known.addresses.get(name) != Some(&address) {
+                self.known.addresses.insert(name.clone(), address);
+            }
         }
         self.complain(documents.garbage.clone());
     }

@@ -79,14 +79,15 @@ pub(super) struct Announcements {
 }
 
 impl Published {
-    pub(super) fn new(config: &Config) -> Self {
+    /// Before the first look; with the lease that the agent before this one has left.
+    pub(super) fn new(config: &Config, lease: Option<Lease>) -> Self {
         let status = PatroniStatus::bare(MemberState::Starting, MemberRole::Uninitialized);
         Self {
             at: clock::now(),
             name: config.name.clone(),
             timing: config.timing(),
-            leads: false,
-            lease: None,
+            leads: lease.is_some(),
+            lease,
             epoch: None,
             writable: false,
             stopping: Arc::default(),
@@ -121,7 +122,11 @@ impl Agent {
             pgha_core::observation::Dcs::Silent { .. } => None,
         };
         let leads = match leader {
-            Some(cluster) => cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session),
+            // The session of an agent that was restarted is gone, its lease is not.
+            Some(cluster) => cluster.leader.as_ref().is_some_and(|leader| {
+                let inherited = self.lease.is_some_and(|lease| lease.epoch == cluster.epoch.epoch);
+                leader.is_my_session || (leader.name == self.settings.me && inherited)
+            }),
             // As long as the lease holds, silence changes nothing.
             None => self.publisher.borrow().leads,
         };
@@ -151,8 +156,8 @@ impl Agent {
             epoch: leader.map(|cluster| cluster.epoch.epoch),
             writable: matches!(seen.heartbeat.as_ref().map(|it| &it.role), Some(RoleSeen::Primary(_)))
                 && !ending
-                // Until the cluster is on record, another may still make it.
-                && documents.system_id.is_some(),
+                // Until the cluster is on record, another may still make it. Whom to ask is known of one that is.
+                && (documents.system_id.is_some() || !self.memory.electorate.is_empty()),
             stopping: self.context.stopping.clone(),
             running: seen.heartbeat.is_some(),
             reason: self.reason.clone(),

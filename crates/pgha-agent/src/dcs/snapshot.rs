@@ -59,6 +59,15 @@ pub(crate) struct Documents {
     pub(crate) garbage: Vec<String>,
 }
 
+impl Documents {
+    /// Where the agents of members are: by their own word, or by that of who has put them on record for failsafe mode.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (&NodeName, String)> {
+        let recorded = self.failsafe.0.keys().filter_map(|name| Some((name, self.failsafe.address(name)?)));
+        let own = self.members.iter().filter_map(|(name, member)| Some((name, member.api_address()?)));
+        recorded.chain(own).map(|(name, (host, port))| (name, join_host_port(&host, port)))
+    }
+}
+
 /// This member's own znode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnMember {
@@ -73,6 +82,8 @@ pub(crate) struct Known {
     pub(crate) config: Option<ClusterConfig>,
     /// The cluster's identity: from the znode, else from our own data directory.
     pub(crate) system_id: Option<SystemId>,
+    /// Where members' agents are, or were.
+    pub(crate) addresses: BTreeMap<NodeName, String>,
 }
 
 /// Understands a look.

@@ -59,7 +59,8 @@ pub struct Settings {
     pub standstill: Millis,
 }
 
-/// What one decision leaves for the next. Lost when the agent restarts; nothing of it is needed for safety.
+/// What one decision leaves for the next. Lost when the agent restarts, but for [`Electorate`]; nothing of it is needed for
+/// safety.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
@@ -143,6 +144,11 @@ pub struct Electorate {
 }
 
 impl Electorate {
+    /// Whether nothing is known: not before ZooKeeper has shown a leader its own leadership.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Everybody who might lead; `None` where that may be anybody.
     fn everybody(&self) -> Option<BTreeSet<NodeName>> {
         let ordered = self.ordered.iter().flat_map(|(_, members)| members);

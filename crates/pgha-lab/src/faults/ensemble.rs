@@ -48,7 +48,15 @@ pub(super) const FAULTS: &[Fault] = &[
         essential: false,
         machine: false,
         patience: Patience::Hiccup,
-        play: |scene| stopped(scene, true),
+        play: |scene| stopped(scene, true, |_| Ok(())),
+    },
+    Fault {
+        slug: "zookeeper-stopped-agent-killed",
+        name: "agent killed while all of ZooKeeper is stopped, failsafe mode",
+        essential: false,
+        machine: false,
+        patience: Patience::Hiccup,
+        play: |scene| stopped(scene, true, |scene| scene.primary()?.kill(&Target::unit("pgha-agent")).map(drop)),
     },
     Fault {
         slug: "zookeeper-stopped",
@@ -56,7 +64,7 @@ pub(super) const FAULTS: &[Fault] = &[
         essential: false,
         machine: false,
         patience: Patience::Outage(OUTAGE),
-        play: |scene| stopped(scene, false),
+        play: |scene| stopped(scene, false, |_| Ok(())),
     },
 ];
 
@@ -123,14 +131,16 @@ fn lost_together(scene: &Scene<'_>) -> Result<String> {
     Ok(successor)
 }
 
-fn stopped(scene: &Scene<'_>, failsafe: bool) -> Result<String> {
+fn stopped(scene: &Scene<'_>, failsafe: bool, meanwhile: impl FnOnce(&Scene<'_>) -> Result<()>) -> Result<String> {
     scene.set(&format!("failsafe_mode={failsafe}"))?;
     // The leader records whom to ask; members take the setting up at their next turn.
     thread::sleep(NOTICED);
     for name in DATABASES {
         scene.host(name)?.run(&format!("systemctl stop {UNIT}"))?;
     }
-    thread::sleep(Duration::from_secs(OUTAGE));
+    thread::sleep(Duration::from_secs(OUTAGE / 2));
+    meanwhile(scene)?;
+    thread::sleep(Duration::from_secs(OUTAGE / 2));
     for name in DATABASES {
         scene.host(name)?.run(&format!("systemctl start --no-block {UNIT}"))?;
     }

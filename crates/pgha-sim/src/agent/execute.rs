@@ -76,6 +76,10 @@ impl World {
                 self.write(who, Write::Reserve { version, expect: tree.history_version, timeline }, None, None)
             }
             Action::WriteFailsafe { version, failsafe, members } => {
+                let at = &mut self.hosts[host];
+                if let (Some(record), Some(agent)) = (&mut at.lease_file, &at.agent) {
+                    record.electorate = agent.memory.electorate.clone();
+                }
                 self.write(who, Write::Failsafe { version, expect: failsafe, members }, None, None)
             }
             Action::RenewByPromise { epoch, members } => self.ask_for_promises(who, epoch, &members),

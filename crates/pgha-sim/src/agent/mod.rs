@@ -189,9 +189,12 @@ impl World {
         host_state.agent_starts += 1;
         host_state.agent_frozen_until = Time(0);
         let start = host_state.agent_starts;
+        let left = host_state.lease_file.as_ref();
+        let lease = left.map(|record| record.lease);
+        let electorate = left.map(|record| record.electorate.clone()).unwrap_or_default();
         host_state.agent = Some(Box::new(Agent {
             settings,
-            memory: Memory::default(),
+            memory: Memory { electorate, ..Memory::default() },
             connection: Connection::default(),
             phase: Phase::Resting,
             turn: 0,
@@ -204,7 +207,7 @@ impl World {
             heart: Heart::default(),
             dcs_seen: None,
             eye: Eye::default(),
-            lease: host_state.lease_file.map(|record| record.lease),
+            lease,
             acks: Vec::new(),
             in_flight: None,
             job: None,
@@ -221,7 +224,7 @@ impl World {
             decision: None,
             observation: None,
             last: None,
-            published: Published::default(),
+            published: Published { leads: lease.is_some(), lease, ..Published::default() },
         }));
         self.say(|world| format!("{}: the agent starts", world.names[host]));
         let who = Who { host, start };
@@ -412,7 +415,10 @@ impl World {
         member.can_lead = can_lead(&agent.settings, &agent.memory, observation);
         let (mut leads, mut writable) = (agent.published.leads, false);
         if let pgha_core::observation::Dcs::Seen(cluster) = &observation.dcs {
-            leads = cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session);
+            leads = cluster.leader.as_ref().is_some_and(|leader| {
+                let inherited = agent.lease.is_some_and(|lease| lease.epoch == cluster.epoch.epoch);
+                leader.is_my_session || (leader.name == agent.settings.me && inherited)
+            });
         }
         let mut position = None;
         if let Postgres::Running(running) = &observation.postgres {
@@ -526,7 +532,8 @@ impl World {
         let left = lease.watchdog_seconds(self.clock(host), &timing);
         let watchdog = self.has_watchdog(host);
         let at = &mut self.hosts[host];
-        at.lease_file = Some(LeaseRecord { lease, fence_at: lease.fence_at(&timing) });
+        let electorate = at.agent.as_ref().map(|agent| agent.memory.electorate.clone()).unwrap_or_default();
+        at.lease_file = Some(LeaseRecord { lease, fence_at: lease.fence_at(&timing), electorate });
         if let Some(seconds) = left
             && watchdog
             && at.resets_at.is_some()

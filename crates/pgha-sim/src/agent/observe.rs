@@ -141,6 +141,7 @@ impl World {
                     at.lease_file = Some(crate::world::LeaseRecord {
                         lease: *lease,
                         fence_at: lease.fence_at(&agent.settings.timing),
+                        electorate: agent.memory.electorate.clone(),
                     });
                 }
                 Dcs::Seen(cluster)
