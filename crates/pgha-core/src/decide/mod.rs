@@ -352,7 +352,11 @@ impl Verdict {
 
 /// Decides.
 pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decision {
-    let mut memory = memory.clone();
+    decide_with(settings, memory.clone(), obs)
+}
+
+/// The same, for those who need the old memory no more.
+pub fn decide_with(settings: &Settings, mut memory: Memory, obs: &Observation) -> Decision {
     learn(&mut memory, settings, obs);
     let Verdict { reason, actions, wake } = match rules(View { settings, memory: &mut memory, obs }) {
         Break(verdict) => verdict,
