@@ -427,7 +427,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
         return view.say(Reason::ConfirmingSync, vec![Action::WriteSync { version, record }]).within(SETTLING);
     }
     let stalled = view.stalled();
-    let floor = &view.memory.sync_floor;
+    let floor = std::mem::take(&mut view.memory.sync_floor);
     let (step, floor) = sync::step(view.me(), settings, &cluster.sync, primary, &cluster.members, &stalled, floor);
     view.memory.sync_floor = floor;
     let (reason, step_action, settling) = match step {
