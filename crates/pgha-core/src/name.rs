@@ -81,8 +81,8 @@ impl NodeName {
     ///
     /// Patroni's rule (`slot_name_from_member_name`): lower case, `-` and `.` become `_`; what else remains is legal.
     pub fn slot(&self) -> SlotName {
-        let differs = |c: char| c.is_ascii_uppercase() || matches!(c, '-' | '.');
-        if self.0.contains(differs) {
+        let differs = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'.');
+        if self.0.bytes().any(differs) {
             SlotName(self.0.to_ascii_lowercase().replace(['-', '.'], "_").into())
         } else {
             SlotName(self.0.clone())
@@ -92,8 +92,9 @@ impl NodeName {
     /// Whether that slot is this member's: [`Self::slot`], without making it.
     pub fn owns(&self, slot: &SlotName) -> bool {
         let plain = |byte: u8| if matches!(byte, b'-' | b'.') { b'_' } else { byte.to_ascii_lowercase() };
+        let same = || self.0.bytes().rev().map(plain).eq(slot.0.bytes().rev());
         // Names of one cluster differ near their end, if at all.
-        self.0.len() == slot.0.len() && self.0.bytes().rev().map(plain).eq(slot.0.bytes().rev())
+        Arc::ptr_eq(&self.0, &slot.0) || self.0.len() == slot.0.len() && same()
     }
 }
 

@@ -92,8 +92,7 @@ impl Names {
         let count = match settings.synchrony {
             Synchrony::Off => return Self::Nothing,
             _ if standbys.is_empty() => return Self::without_standbys(settings),
-            Synchrony::Named => standbys.len(),
-            Synchrony::Quorum => settings.sync_count.clamp(1, standbys.len()),
+            _ => count(settings, standbys.len()),
         };
         let form = match shown {
             Self::Of(form, n, those) if *n == count && those == standbys => *form,
@@ -121,14 +120,7 @@ impl Names {
         match self {
             Self::Nothing => String::new(),
             Self::Nobody => NOBODY.to_owned(),
-            Self::Of(form, count, standbys) => {
-                let list: Vec<_> = standbys.iter().map(|name| format!("\"{name}\"")).collect();
-                match (form, list.as_slice()) {
-                    (Form::Any, [one]) => one.clone(),
-                    (Form::Any, _) => format!("ANY {count} ({})", list.join(",")),
-                    (Form::First, _) => format!("{count} (\"{FIRST}\",{})", list.join(",")),
-                }
-            }
+            Self::Of(form, count, standbys) => spell(*form, *count, standbys),
         }
     }
 
@@ -169,6 +161,29 @@ impl Names {
         };
         primary.checkpointer_settled
             && primary.senders.iter().filter(|sender| sender.streaming).all(|sender| sender.named == state(sender))
+    }
+}
+
+/// How many of so many standbys a commit waits for, where it waits.
+fn count(settings: &ClusterSettings, standbys: usize) -> usize {
+    match settings.synchrony {
+        Synchrony::Quorum => settings.sync_count.clamp(1, standbys),
+        Synchrony::Named | Synchrony::Off => standbys,
+    }
+}
+
+/// See [`Form`].
+fn spell(form: Form, count: usize, standbys: &BTreeSet<NodeName>) -> String {
+    let mut list = String::new();
+    for name in standbys {
+        list.push_str(if list.is_empty() { "\"" } else { ",\"" });
+        list.push_str(name.as_str());
+        list.push('"');
+    }
+    match form {
+        Form::Any if standbys.len() == 1 => list,
+        Form::Any => format!("ANY {count} ({list})"),
+        Form::First => format!("{count} (\"{FIRST}\",{list})"),
     }
 }
 
@@ -223,7 +238,7 @@ pub fn step(
     primary: &Primary,
     members: &BTreeMap<NodeName, Member>,
     stalled: &BTreeSet<NodeName>,
-    floor: &Floor,
+    floor: Floor,
 ) -> (Step, Floor) {
     let with = |leader: Option<&NodeName>, voters: Voters| SyncRecord {
         leader: leader.cloned(),
@@ -246,6 +261,11 @@ pub fn step(
         return (Step::Claim(with(Some(me), Voters::default())), Floor::default());
     }
 
+    let wanted = wanted(settings, record, primary, members, stalled);
+    if is_settled(settings, record, primary, &wanted) {
+        return (Step::Settled, floor);
+    }
+    let wanted: BTreeSet<NodeName> = wanted.into_iter().cloned().collect();
     let shown = Names::parse(&primary.sync_names);
     let known = Voters::new(record.standbys.clone(), record.quorum);
     let recorded = |voters: Voters| Step::Record(with(Some(me), voters));
@@ -253,10 +273,9 @@ pub fn step(
         // Somebody else changed the setting: Postgres does not wait for these, or for enough of them.
         return (recorded(known.between(&shown, &shown, &known.standbys)), Floor::default());
     }
-    let wanted = wanted(settings, record, primary, members, stalled);
     if wanted.is_empty() && settings.strict && !known.standbys.is_empty() {
         // Nothing is acknowledged without them: they go on having everything, and may take over.
-        return (Step::Settled, floor.clone());
+        return (Step::Settled, floor);
     }
     let change = |names: &Names| {
         let value = names.render();
@@ -268,18 +287,18 @@ pub fn step(
         if known.fit(&target) {
             return change(&target);
         }
-        return (recorded(known.between(&shown, &target, &wanted)), floor.clone());
+        return (recorded(known.between(&shown, &target, &wanted)), floor);
     }
     let goal = Voters::new(wanted.clone(), Voters::least(&wanted, &target));
     if record.standbys == goal.standbys && record.quorum == goal.quorum {
         let turn = matches!(shown, Names::Of(Form::First, ..));
-        return if turn { change(&shown.turned()) } else { (Step::Settled, floor.clone()) };
+        return if turn { change(&shown.turned()) } else { (Step::Settled, floor) };
     }
     if goal.standbys.is_subset(&known.standbys) && goal.quorum >= known.quorum {
-        return (recorded(goal), floor.clone());
+        return (recorded(goal), floor);
     }
     if !shown.applied(primary) {
-        return (Step::WaitApplied, floor.clone());
+        return (Step::WaitApplied, floor);
     }
     let value = Some(primary.sync_names.clone());
     if floor.applied != value {
@@ -287,11 +306,11 @@ pub fn step(
             // They show what they would show if they had an older one.
             return change(&shown.turned());
         }
-        return (Step::WaitApplied, Floor { applied: value, ..floor.clone() });
+        return (Step::WaitApplied, Floor { applied: value, ..floor });
     }
     // The position is read after the setting was seen applied: an acknowledged commit that did not wait is below it.
     let least = floor.lsn.unwrap_or(primary.flushed);
-    let floor = Floor { lsn: Some(least), ..floor.clone() };
+    let floor = Floor { lsn: Some(least), ..floor };
     let has_everything = |name: &&NodeName| {
         let has_it = |sender: &Sender| sender.name == name.as_str() && sender.streaming && sender.flushed >= least;
         (known.quorum == 0 && known.standbys.contains(*name)) || primary.senders.iter().any(has_it)
@@ -305,19 +324,34 @@ pub fn step(
     (recorded(next), floor)
 }
 
-/// The standbys that should be synchronous: those that get on, by priority, then those recorded (stability), then those
-/// with most WAL.
-fn wanted(
+/// Whether record and setting are what they should be, in the form in which they come to rest: so it is nearly always, and it
+/// is soon found out.
+fn is_settled(
     settings: &ClusterSettings,
     record: &SyncRecord,
     primary: &Primary,
-    members: &BTreeMap<NodeName, Member>,
+    wanted: &BTreeSet<&NodeName>,
+) -> bool {
+    if wanted.is_empty() || !wanted.iter().copied().eq(&record.standbys) {
+        return false;
+    }
+    let count = count(settings, wanted.len());
+    record.quorum + count == wanted.len() && primary.sync_names == spell(Form::Any, count, &record.standbys)
+}
+
+/// The standbys that should be synchronous: those that get on, by priority, then those recorded (stability), then those
+/// with most WAL.
+fn wanted<'a>(
+    settings: &ClusterSettings,
+    record: &'a SyncRecord,
+    primary: &Primary,
+    members: &'a BTreeMap<NodeName, Member>,
     stalled: &BTreeSet<NodeName>,
-) -> BTreeSet<NodeName> {
-    let sender_of = |name: &NodeName| {
+) -> BTreeSet<&'a NodeName> {
+    let sender_of = |name: &NodeName, member: &Member| {
         // A member that is being copied connects too, and must not be taken for a standby.
-        let runs = members.get(name).is_some_and(|member| member.is_running);
-        primary.senders.iter().find(|sender| runs && sender.streaming && sender.name == name.as_str())
+        let streams = |sender: &&Sender| member.is_running && sender.streaming && sender.name == name.as_str();
+        primary.senders.iter().find(streams)
     };
     let relays = |name: &NodeName| members.get(name).is_some_and(|it| it.is_running && !it.is_primary);
     let mut fit: Vec<_> = members
@@ -325,7 +359,7 @@ fn wanted(
         // One that streams from another is here only for a while.
         .filter(|(_, member)| !member.nosync && !member.replicatefrom.as_ref().is_some_and(relays))
         .filter_map(|(name, member)| {
-            let sender = sender_of(name)?;
+            let sender = sender_of(name, member)?;
             let recorded = record.standbys.contains(name);
             Some((Reverse(member.sync_priority), !recorded, Reverse(sender.flushed), name))
         })
@@ -338,13 +372,13 @@ fn wanted(
     // Commits wait in vain for those that stall: anybody else is better, for as long as there is one.
     fit.sort_by_key(|key| (stalled.contains(key.3), *key));
     let count = if settings.synchrony == Synchrony::Quorum { usize::MAX } else { settings.sync_count };
-    let wanted: BTreeSet<NodeName> = fit.into_iter().take(count).map(|(_, _, _, name)| name.clone()).collect();
-    if wanted.is_empty() || !wanted.is_disjoint(&record.standbys) {
+    let wanted: BTreeSet<&NodeName> = fit.into_iter().take(count).map(|(_, _, _, name)| name).collect();
+    if wanted.is_empty() || wanted.iter().any(|name| record.standbys.contains(*name)) {
         return wanted;
     }
     // Those that give way stay until others are on record: at no time is there nobody who could take over.
-    let leaving = record.standbys.iter().filter(|name| sender_of(name).is_some());
-    wanted.iter().chain(leaving).cloned().collect()
+    let streams = |name: &&NodeName| members.get(*name).is_some_and(|member| sender_of(name, member).is_some());
+    wanted.into_iter().chain(record.standbys.iter().filter(streams)).collect()
 }
 
 #[cfg(test)]
@@ -458,7 +492,7 @@ mod tests {
                         };
                         let stalls = stalls[turn % stalls.len()];
                         let stalled = (0..3).filter(|i| stalls & (1 << i) != 0).map(|i| standbys[i].clone()).collect();
-                        let (step, next) = step(&me, &settings, &record, &primary, &members, &stalled, &floor);
+                        let (step, next) = step(&me, &settings, &record, &primary, &members, &stalled, floor);
                         floor = next;
                         match step {
                             Step::Claim(new) | Step::Record(new) => record = new,
@@ -512,7 +546,7 @@ mod tests {
                     flushed: Lsn(10), sync_names: shown.clone(), checkpointer_settled: true, senders,
                     slots: Slots::default(), checkpoint_pending: false,
                 };
-                let (step, next) = step(&me, &settings, &record, &primary, &members, &BTreeSet::new(), &floor);
+                let (step, next) = step(&me, &settings, &record, &primary, &members, &BTreeSet::new(), floor);
                 floor = next;
                 settled = step == Step::Settled;
                 match step {
@@ -558,7 +592,7 @@ mod tests {
                 slots: Slots::default(),
                 checkpoint_pending: false,
             };
-            let (step, next) = step(&me, &settings, &record, &primary, &members, &BTreeSet::new(), &floor);
+            let (step, next) = step(&me, &settings, &record, &primary, &members, &BTreeSet::new(), floor);
             floor = next;
             match step {
                 Step::Claim(new) | Step::Record(new) => record = new,
@@ -589,7 +623,7 @@ mod tests {
             (empty, "", Step::Settled),
         ] {
             let decided =
-                step(&me, &settings, &record, &primary(names), &BTreeMap::new(), &BTreeSet::new(), &Floor::default());
+                step(&me, &settings, &record, &primary(names), &BTreeMap::new(), &BTreeSet::new(), Floor::default());
             assert_eq!(decided, (expected, Floor::default()));
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
             };
             // The others have clocks of their own, and drop theirs by the record too.
             let forgotten = |slot: &SlotName| view.is_away_for(slot, Millis(settings.member_slots_ttl.0 * 2));
-            let retain = known.filter(|slot| exists(slot) || !forgotten(slot)).collect();
+            let retain = known.filter(|slot| !forgotten(slot) || exists(slot)).collect();
             vec![Action::Renew { version, retain }]
         }
         _ => Vec::new(),
@@ -395,26 +395,27 @@ const FAILSAFE_PATIENCE: u64 = 10;
 fn failsafe<'a>(view: View<'a>, cluster: &Cluster, version: i32) -> ControlFlow<Verdict, View<'a>> {
     let recorded = &cluster.failsafe.members;
     let members = if cluster_settings(cluster).failsafe { counted_on(&view, cluster) } else { BTreeSet::new() };
-    if members == *recorded && !cluster.failsafe.unreadable {
+    if members.iter().copied().eq(recorded) && !cluster.failsafe.unreadable {
         return Continue(view);
     }
+    let members = members.into_iter().cloned().collect();
     view.memory.electorate.order(cluster.failsafe.version, &members);
     let write = Action::WriteFailsafe { version, failsafe: cluster.failsafe.version, members };
     Break(view.say(Reason::RecordingFailsafe, vec![write]))
 }
 
 /// The members that may lead in failsafe mode.
-fn counted_on(view: &View<'_>, cluster: &Cluster) -> BTreeSet<NodeName> {
+fn counted_on<'a>(view: &View<'a>, cluster: &'a Cluster) -> BTreeSet<&'a NodeName> {
     let recorded = &cluster.failsafe.members;
     let patience = Millis(view.timing().ttl.0 * FAILSAFE_PATIENCE);
     let stays = |name: &&NodeName| {
         let away = view.memory.failsafe_away.get(*name).map(|since| view.now().since(*since));
         cluster.sync.standbys.contains(*name) || away.is_some_and(|away| away < patience)
     };
-    let mut members: BTreeSet<NodeName> = cluster.members.keys().chain([view.me()]).cloned().collect();
-    members.extend(recorded.iter().filter(stays).cloned());
+    let mut members: BTreeSet<&NodeName> = cluster.members.keys().chain([&view.settings.me]).collect();
+    members.extend(recorded.iter().filter(stays));
     // Alone on record nobody else could ever take over.
-    if members.len() == 1 && recorded.len() > 1 { recorded.clone() } else { members }
+    if members.len() == 1 && recorded.len() > 1 { recorded.iter().collect() } else { members }
 }
 
 /// Synchronous standbys, slots, and the checkpoint after a promotion.
@@ -426,7 +427,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
         return view.say(Reason::ConfirmingSync, vec![Action::WriteSync { version, record }]).within(SETTLING);
     }
     let stalled = view.stalled();
-    let floor = &view.memory.sync_floor;
+    let floor = std::mem::take(&mut view.memory.sync_floor);
     let (step, floor) = sync::step(view.me(), settings, &cluster.sync, primary, &cluster.members, &stalled, floor);
     view.memory.sync_floor = floor;
     let (reason, step_action, settling) = match step {

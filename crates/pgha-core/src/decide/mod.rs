@@ -358,7 +358,11 @@ impl Verdict {
 
 /// Decides.
 pub fn decide(settings: &Settings, memory: &Memory, obs: &Observation) -> Decision {
-    let mut memory = memory.clone();
+    decide_with(settings, memory.clone(), obs)
+}
+
+/// The same, for those who need the old memory no more.
+pub fn decide_with(settings: &Settings, mut memory: Memory, obs: &Observation) -> Decision {
     learn(&mut memory, settings, obs);
     let Verdict { reason, actions, wake } = match rules(View { settings, memory: &mut memory, obs }) {
         Break(verdict) => verdict,
@@ -524,9 +528,11 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
         }
         if let Some(primary) = primary {
             let most = cluster_settings(cluster).maximum_lag;
-            let near = |it: &&Sender| it.streaming && primary.flushed.ahead_of(it.flushed) <= most;
-            let names = primary.senders.iter().filter(near).filter_map(|it| NodeName::try_from(it.name.as_str()).ok());
-            memory.near = names.collect();
+            let is_near = |it: &&Sender| it.streaming && primary.flushed.ahead_of(it.flushed) <= most;
+            let near = || primary.senders.iter().filter(is_near).map(|it| it.name.as_str());
+            if !near().eq(memory.near.iter().map(NodeName::as_str)) {
+                memory.near = near().filter_map(|name| NodeName::try_from(name).ok()).collect();
+            }
         }
         let away = cluster.failsafe.members.iter().filter(|name| !cluster.members.contains_key(*name));
         memory.failsafe_away =
@@ -580,9 +586,13 @@ fn electorate(known: Electorate, me: &NodeName, cluster: &Cluster) -> Electorate
         Some(leader) if leader.is_my_session => {
             // Once one of the orders has come about, the others are for a version that is gone.
             let ordered = known.ordered.filter(|(version, _)| *version == cluster.failsafe.version);
+            let mut recorded = known.recorded;
+            if recorded != cluster.failsafe.members {
+                recorded.clone_from(&cluster.failsafe.members);
+            }
             Electorate {
                 on: cluster_settings(cluster).failsafe,
-                recorded: cluster.failsafe.members.clone(),
+                recorded,
                 lifted: known.lifted && ordered.is_some(),
                 ordered,
             }

@@ -22,7 +22,7 @@ fn unused(
     view: &View<'_>,
     cluster: &Cluster,
     settings: &ClusterSettings,
-    wanted: &BTreeSet<SlotName>,
+    wanted: &[SlotName],
     slots: &Slots,
 ) -> BTreeSet<SlotName> {
     // Left from a time as primary, or of who streams from elsewhere now.
@@ -37,8 +37,8 @@ fn unused(
             && settings.permanent_slots.contains_key(*slot)
             && is_logical(settings, slot) != logical
     };
-    let spoilt = slots.physical.iter().filter(|(name, slot)| slot.spoilt && !slot.active && wanted.contains(*name));
-    (slots.idle().filter(|slot| !wanted.contains(*slot)))
+    let spoilt = slots.physical.iter().filter(|(name, slot)| slot.spoilt && !slot.active && wanted.contains(name));
+    (slots.idle().filter(|slot| !wanted.contains(slot)))
         .filter(|slot| of_a_member(slot) || was_permanent(slot) || given_up(slot) || wrong(slot, false))
         .chain(spoilt.map(|(name, _)| name))
         .chain(logical().map(|(name, _)| name).filter(|slot| was_permanent(slot) || wrong(slot, true)))
@@ -48,7 +48,7 @@ fn unused(
 }
 
 /// Out with those that nobody wants; then there may be room for those that are missing.
-fn exchange(unused: BTreeSet<SlotName>, wanted: BTreeSet<SlotName>, slots: &Slots) -> Vec<Action> {
+fn exchange(unused: BTreeSet<SlotName>, wanted: Vec<SlotName>, slots: &Slots) -> Vec<Action> {
     let missing: BTreeSet<SlotName> = wanted.into_iter().filter(|slot| !slots.has(slot)).collect();
     let mut actions = Vec::new();
     if !unused.is_empty() {
@@ -68,7 +68,7 @@ pub(super) fn of_leader(
     primary: &Primary,
 ) -> Vec<Action> {
     let slots = &primary.slots;
-    let mut wanted = topology::slots_of(cluster, view.me(), view.me());
+    let mut wanted: Vec<SlotName> = topology::slots_of(cluster, view.me(), view.me()).collect();
     wanted.extend(physical(settings).cloned());
     // Of members that are away: WAL is kept for them, whoever led when they went.
     let away = |slot: &&SlotName| view.memory.away.contains_key(*slot) && !view.is_given_up(slot, settings);
@@ -106,7 +106,7 @@ pub(super) fn of_standby(
     standby: &Standby,
 ) -> Vec<Action> {
     let slots = &standby.slots;
-    let mut wanted = topology::slots_of(cluster, leader, view.me());
+    let mut wanted: Vec<SlotName> = topology::slots_of(cluster, leader, view.me()).collect();
     wanted.extend(physical(settings).cloned());
     let mut unused = unused(view, cluster, settings, &wanted, slots);
     // None but our copies can be here.

@@ -12,9 +12,7 @@ use crate::time::Millis;
 const SOON: Millis = Millis(200);
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
-    if let Some(before) = view.memory.tried_with.replace(leader.clone())
-        && before != *leader
-    {
+    if view.memory.tried_with.as_ref() != Some(leader) && view.memory.tried_with.replace(leader.clone()).is_some() {
         // What could not stream from that one may from this.
         view.memory.standstill = None;
         view.memory.shunned = None;
@@ -40,7 +38,7 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Ve
     }
     match (&obs.postgres, source) {
         (Postgres::Running(running), _) => match &running.role {
-            Role::Standby(standby) => following(view, cluster, leader, running, standby),
+            Role::Standby(standby) => following(view, cluster, leader, upstream, running, standby),
             // Unreachable after the fencing rules; said so that the match is total.
             Role::Primary(_) => view.say(Reason::Deposed { by: leader.clone() }, vec![Action::Fence]),
         },
@@ -158,18 +156,17 @@ fn following(
     mut view: View<'_>,
     cluster: &Cluster,
     leader: &NodeName,
+    upstream: Option<NodeName>,
     running: &Running,
     standby: &Standby,
 ) -> Verdict {
-    let name = leader.clone();
     if view.obs.request == Some(Request::Restart) {
         return view.say(Reason::Restarting, vec![Action::Stop { checkpoint: false }]);
     }
-    let parted = cluster
-        .members
-        .get(leader)
-        .and_then(|member| rejoin::standby_has_parted(running.timeline, standby, member, &cluster.history));
-    let newest = cluster.members.get(leader).and_then(|member| member.timeline);
+    let source = cluster.members.get(leader);
+    let parted =
+        source.and_then(|source| rejoin::standby_has_parted(running.timeline, standby, source, &cluster.history));
+    let newest = source.and_then(|source| source.timeline);
     if parted == Some(true)
         && let Some(newest) = newest.filter(|newest| running.timeline < *newest)
     {
@@ -178,13 +175,12 @@ fn following(
         let ordered = view.memory.checkpoint.filter(|order| order.timeline == newest).map(|order| order.at);
         if ordered.is_none_or(|at| view.now().since(at) < RESTARTPOINT) {
             let actions = view.checkpoint(newest).into_iter().collect();
-            return view.say(Reason::NotStreaming { leader: name }, actions).within(Millis(500));
+            return view.say(Reason::NotStreaming { leader: leader.clone() }, actions).within(Millis(500));
         }
     }
     if parted == Some(true) {
-        return view.say(Reason::Diverged { leader: name }, vec![Action::Stop { checkpoint: false }]);
+        return view.say(Reason::Diverged { leader: leader.clone() }, vec![Action::Stop { checkpoint: false }]);
     }
-    let upstream = upstream(&view, cluster, leader);
     // Who is counted on stays until another is.
     let counted_on = standby.streaming
         && standby.upstream.as_ref() == Some(leader)

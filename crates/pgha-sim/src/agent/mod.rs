@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use pgha_core::action::Action;
-use pgha_core::decide::{Memory, Settings, can_lead, decide};
+use pgha_core::decide::{Memory, Settings, can_lead, decide, decide_with};
 use pgha_core::lease::Lease;
 use pgha_core::lsn::Timeline;
 use pgha_core::name::Epoch;
@@ -154,7 +154,8 @@ pub struct Agent {
     newest_epoch: Epoch,
     actions: VecDeque<Action>,
     acted: bool,
-    decision: Option<(Reason, Millis)>,
+    /// How long it may rest after this turn.
+    rest: Millis,
     observation: Option<Observation>,
     last: Option<Reason>,
     /// What REST answers from.
@@ -221,7 +222,7 @@ impl World {
             newest_epoch: Epoch::default(),
             actions: VecDeque::new(),
             acted: false,
-            decision: None,
+            rest: Millis(1000),
             observation: None,
             last: None,
             published: Published { leads: lease.is_some(), lease, ..Published::default() },
@@ -306,16 +307,20 @@ impl World {
         let host = who.host;
         let Some(agent) = self.hosts[host].agent.as_deref_mut() else { return };
         let Some(observation) = &agent.observation else { return };
-        let mut decision = decide(&agent.settings, &agent.memory, observation);
+        let mut decision = match &mut self.journals {
+            Some(journals) => {
+                let decision = decide(&agent.settings, &agent.memory, observation);
+                journals.turn((self.now, agent.turn), &agent.settings, &agent.memory, observation, &decision);
+                decision
+            }
+            None => decide_with(&agent.settings, std::mem::take(&mut agent.memory), observation),
+        };
         if let Some(mutant) = self.mutant {
             mutant.distort(&mut decision);
         }
         let news = agent.last.as_ref() != Some(&decision.reason);
         if news {
             self.reached.decided(agent.last.as_ref(), &decision.reason);
-        }
-        if let Some(journals) = &mut self.journals {
-            journals.turn((self.now, agent.turn), &agent.settings, &agent.memory, observation, &decision);
         }
         agent.memory = decision.memory;
         agent.ended = None;
@@ -329,7 +334,7 @@ impl World {
         if news {
             agent.last = Some(decision.reason.clone());
         }
-        agent.decision = Some((decision.reason.clone(), decision.wake));
+        agent.rest = decision.wake;
         agent.phase = Phase::Acting;
         if news && self.story.is_some() {
             let mark = if decision.reason.weight() == Weight::Trouble { "!" } else { "" };
@@ -391,9 +396,8 @@ impl World {
     fn rest(&mut self, who: Who) {
         let Some(agent) = self.agent(who) else { return };
         agent.phase = Phase::Resting;
-        let wake = agent.decision.as_ref().map_or(Millis(1000), |(_, wake)| *wake);
         let settle = if agent.acted && agent.job.is_none() { Millis(20) } else { Millis(u64::MAX) };
-        let mut rest = Span::millis(wake.min(settle).0.max(10));
+        let mut rest = Span::millis(agent.rest.min(settle).0.max(10));
         if std::mem::take(&mut agent.woken) || agent.finished.is_some() {
             rest = Span(100);
         }
