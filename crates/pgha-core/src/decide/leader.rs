@@ -47,8 +47,16 @@ pub(super) fn renewal(view: &View<'_>) -> Vec<Action> {
     }
 }
 
+/// When to look again for the sake of the lease: where a renewal is due it has just been ordered, or there is nothing to renew.
+pub(super) fn next_look(view: &View<'_>) -> Millis {
+    match until_renewal(view) {
+        Millis(0) => view.timing().heartbeat,
+        left => left,
+    }
+}
+
 /// Time until the next renewal is due.
-pub(super) fn until_renewal(view: &View<'_>) -> Millis {
+fn until_renewal(view: &View<'_>) -> Millis {
     view.obs.lease.map_or(Millis(0), |lease| (lease.sent + view.timing().heartbeat).since(view.now()))
 }
 
@@ -128,8 +136,7 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> 
     if !is_my_session {
         return former_session(view, cluster, version);
     }
-    let wake = until_renewal(&view);
-    let wake = if wake == Millis(0) { view.timing().heartbeat } else { wake };
+    let wake = next_look(&view);
     let mut actions = renewal(&view);
     let mut decision = holding(view, cluster, version);
     actions.append(&mut decision.actions);

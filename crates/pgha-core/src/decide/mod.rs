@@ -673,7 +673,7 @@ fn busy<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Verdict, View<'a>>
         return Break(view.say(Reason::Busy { job: job.kind }, vec![Action::CancelJob, Action::Fence]));
     }
     let renewal = leader::renewal(&view);
-    let wake = leader::until_renewal(&view);
+    let wake = leader::next_look(&view);
     if mine && let Some(reason) = leader::overdue(&view, cluster, job) {
         let actions = renewal.into_iter().chain([Action::CancelJob, Action::Fence]).collect();
         return Break(view.say(reason, actions));

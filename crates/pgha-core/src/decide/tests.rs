@@ -1018,6 +1018,16 @@ fn a_start_that_takes_too_long_lets_another_take_over() {
     assert!(matches!(over.actions[..], [Action::ReleaseLeadership { .. }, ..]), "{over:?}");
 }
 
+/// The end of a job is told; until then only a lease needs looking after.
+#[test]
+fn a_long_job_is_not_looked_at_all_the_time() {
+    let mut obs = observe(cluster(Some("peer")), Postgres::NoData);
+    obs.lease = None;
+    obs.job = Some(RunningJob { kind: JobKind::Clone, since: NOW, writes: false });
+    let decision = decide(&settings(), &Memory::default(), &obs);
+    assert_eq!((decision.reason.code(), decision.wake), ("busy", settings().timing.heartbeat));
+}
+
 #[test]
 fn a_stop_that_takes_too_long_is_made_short_where_commits_wait() {
     let mut all = cluster(Some("me"));
