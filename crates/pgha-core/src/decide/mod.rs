@@ -597,6 +597,8 @@ fn shutdown(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
             if let Dcs::Seen(cluster) = &view.obs.dcs
                 && let (Some(leader), Some(version)) = (&cluster.leader, cluster.epoch.version)
                 && leader.name == view.settings.me
+                // It may be another host's.
+                && (leader.is_my_session || view.obs.namesake.is_none())
             {
                 actions.push(Action::ReleaseLeadership { version });
             }

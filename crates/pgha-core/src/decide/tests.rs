@@ -1035,6 +1035,14 @@ fn a_member_whose_name_is_taken_does_nothing() {
     let mut obs = observe(cluster(None), standby());
     obs.namesake = Some("10.0.0.9:8008".into());
     assert_eq!(said(&obs), ["duplicate_name"]);
+    // Nor does it give up what the other one leads.
+    let mut all = cluster(Some("me"));
+    all.leader = Some(Leader { name: name("me"), is_my_session: false });
+    obs = observe(all, stopped(ControlState::ShutDown));
+    obs.lease = None;
+    obs.namesake = Some("10.0.0.9:8008".into());
+    obs.request = Some(Request::Shutdown);
+    assert_eq!(said(&obs), ["shut_down", "DisarmWatchdog", "ForgetLease", "Exit"]);
 }
 
 #[test]
