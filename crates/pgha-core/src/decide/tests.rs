@@ -404,6 +404,33 @@ fn a_leader_restores_the_record_of_its_epoch() {
 }
 
 #[test]
+fn a_leader_restores_the_record_of_timelines_and_gives_no_number_twice() {
+    let mut all = cluster(Some("me"));
+    all.history.reserved = Some(Timeline(7));
+    let seen = decided(&observe(all.clone(), standby())).memory;
+    all.history = History::default();
+    let promoting = decide(&settings(), &seen, &observe(all.clone(), standby()));
+    assert!(promoting.actions.iter().any(|it| matches!(it, Action::Promote { timeline: Timeline(8), .. })));
+    let mut now_primary = primary();
+    if let Postgres::Running(running) = &mut now_primary {
+        running.timeline = Timeline(2);
+    }
+    all.history.switches =
+        TimelineHistory(vec![Switch { parent: Timeline(1), switched_at: Lsn(9), reason: String::new() }]);
+    assert_eq!(said(&observe(all, now_primary)), ["recording_history", "WriteHistory"]);
+}
+
+#[test]
+fn a_fresh_copy_replaces_the_data_of_another_cluster() {
+    let mut all = cluster(Some("peer"));
+    all.initialize = Initialize::Done(SystemId(8));
+    let mut obs = observe(all, stopped(ControlState::ShutDown));
+    assert_eq!(said(&obs), ["system_id_mismatch"]);
+    obs.request = Some(Request::Reinitialize);
+    assert_eq!(said(&obs), ["rejoin_clone", "Clone"]);
+}
+
+#[test]
 fn an_agent_restarted_in_time_owns_its_leadership_again() {
     let mut all = cluster(Some("me"));
     all.leader = Some(Leader { name: name("me"), is_my_session: false });
