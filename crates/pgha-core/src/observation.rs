@@ -43,7 +43,7 @@ pub struct Observation {
     /// When the agent first ran after the host (or its container) was started; what was promised before is forgotten.
     #[serde(default)]
     pub up_since: Instant,
-    /// Another host that runs under this member's name: where its agent answers.
+    /// Another host that has announced itself under this member's name: where its agent should answer.
     pub namesake: Option<String>,
     /// This member's word to a primary that cannot reach ZooKeeper.
     pub promise: Option<Promise>,

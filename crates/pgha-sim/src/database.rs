@@ -365,7 +365,7 @@ impl World {
         let now = self.now;
         let number = self.hosts[member].pg.server.as_ref().map(|server| server.number);
         let receiver = self.hosts[member].pg.server.as_ref().and_then(|server| server.receiver);
-        for host in 0..self.scenario.members {
+        for host in 0..self.hosts.len() {
             let reachable = self.network.talks(host, member) && self.hosts[member].on;
             if !self.moves(host) {
                 continue;
@@ -523,6 +523,10 @@ impl World {
     /// A client's row arrives, is written, and waits.
     pub(crate) fn commit(&mut self, host: usize, write: u32) {
         let now = self.now;
+        if self.scenario.spare == Some(host) {
+            // No client knows of it.
+            return;
+        }
         let Some(server) = self.hosts[host].pg.server.as_ref().filter(|server| server.writable()) else { return };
         if server.stuck_until > now {
             return;

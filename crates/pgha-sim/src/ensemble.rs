@@ -105,7 +105,7 @@ impl World {
 
     /// Members connected to the server hear that it is gone, if they hear anything.
     pub(crate) fn drop_connections(&mut self, server: usize) {
-        for host in 0..self.scenario.members {
+        for host in 0..self.hosts.len() {
             let reset = self.hosts[server].on && self.network.is_up(server, host) && self.network.has_zookeeper(host);
             let connected =
                 self.hosts[host].agent.as_deref().is_some_and(|agent| agent.connection.server == Some(server));
@@ -201,7 +201,7 @@ impl World {
         if !watched && !renewed {
             return;
         }
-        for host in 0..self.scenario.members {
+        for host in 0..self.hosts.len() {
             let connected =
                 self.hosts[host].agent.as_deref().is_some_and(|agent| agent.connection.server == Some(server));
             // A watch may be lost.

@@ -35,6 +35,7 @@ impl Fault {
             Self::SlowRecovery(host) => Self::SlowRecovery(aim(host)),
             Self::LoseZooKeeper(host) => Self::LoseZooKeeper(aim(host)),
             Self::DiskFails(host, disk) => Self::DiskFails(aim(host), disk),
+            Self::Mishap(mishap) => Self::Mishap(mishap.aimed_at(leader)),
             Self::KillServer(_)
             | Self::Elect
             | Self::Switchover(_)
@@ -70,7 +71,7 @@ fn edited(edit: Edit, settings: &ClusterSettings) -> ClusterSettings {
 impl World {
     pub(crate) fn fault(&mut self, index: usize) {
         let mut planned = self.scenario.faults[index];
-        let leader = self.zk.committed.leader.map_or(0, |(leader, _)| leader);
+        let leader = self.zk.committed.leader.map_or(0, |(leader, _)| self.member(leader));
         planned.fault = planned.fault.aimed_at(leader);
         self.begun.insert(index, planned.fault);
         let until = self.now + planned.lasts;
@@ -208,6 +209,9 @@ impl World {
                 self.operate(&Write::Ask(FailoverRequest { leader: None, candidate, later: false, version: 0 }));
             }
             Fault::Scheduled(candidate) => self.schedule(candidate, true),
+            Fault::Mishap(mishap) => self.mishap(mishap, until),
+            // See the mishap.
+            Fault::Edit(Edit::Failsafe) if self.namesake.is_some() => {}
             Fault::Edit(edit) => {
                 if let Some(settings) = self.zk.committed.cluster.config.clone() {
                     self.operate(&Write::Set(edited(edit, &settings)));
@@ -266,6 +270,9 @@ impl World {
                 }
             }
             // An operator who is told that ZooKeeper is away tries again.
+            Fault::Mishap(mishap) if !self.put_right(mishap) => {
+                self.later(Span::millis(500), Event::FaultEnd(index));
+            }
             Fault::Pause if !self.set_paused(false) => self.later(Span::millis(500), Event::FaultEnd(index)),
             _ => {}
         }
@@ -329,7 +336,7 @@ impl World {
     }
 
     /// An operator asks a member for something.
-    fn request(&mut self, host: usize, request: Request) {
+    pub(crate) fn request(&mut self, host: usize, request: Request) {
         if let Some(agent) = self.hosts[host].agent.as_deref_mut()
             && agent.request != Some(Request::Shutdown)
         {
@@ -347,7 +354,7 @@ impl World {
     }
 
     /// An operator writes a document. Says whether it could be done.
-    fn operate(&mut self, write: &Write) -> bool {
+    pub(crate) fn operate(&mut self, write: &Write) -> bool {
         let next = self.zk.committed.apply(&self.names, 0, u32::MAX, write, false);
         match next.filter(|_| self.zk.leader.is_some()) {
             Some(next) => {

@@ -6,7 +6,7 @@
 //! | [`world`], [`event`], [`time`] | virtual time, and what happens in it |
 //! | [`model`] | small honest models: ZooKeeper, Postgres, its WAL, the network |
 //! | [`agent`] | the shell around `decide`: observe, decide, execute, publish |
-//! | `ensemble`, `database`, `machine`, `fault` | the models at work |
+//! | `ensemble`, `database`, `machine`, `fault`, [`mishap`] | the models at work; what machines and people do to them |
 //! | [`oracle`], [`invariant`] | what clients were told, and what must hold |
 //! | [`mutant`] | faults in the code that the simulator must find |
 //! | [`history`], [`shrink`], [`reach`] | running one, making it small, and what was reached |
@@ -24,6 +24,7 @@ pub mod invariant;
 #[doc(hidden)]
 pub mod journal;
 mod machine;
+pub mod mishap;
 pub mod model;
 pub mod mutant;
 pub mod oracle;

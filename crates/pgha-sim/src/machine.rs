@@ -123,10 +123,11 @@ impl World {
     }
 
     pub(crate) fn power_on(&mut self, host: usize) {
-        if self.hosts[host].on {
+        let spare = self.scenario.spare == Some(host);
+        if self.hosts[host].on || spare && self.namesake.is_none() {
             return;
         }
-        let members = self.scenario.members;
+        let runs_agent = host < self.scenario.members || spare;
         let at = &mut self.hosts[host];
         at.on = true;
         at.boot += 1;
@@ -135,7 +136,7 @@ impl World {
         // The clock of a new boot begins anew; some seconds are gone before anything runs.
         at.clock.offset = 2000 - (self.now.0 / 1000).cast_signed();
         self.say(|world| format!("{}: the power is on", world.names[host]));
-        if host < members {
+        if runs_agent {
             let takes = self.between(2000, 6000);
             self.later(takes, Event::AgentStart { host, boot });
         }

@@ -63,7 +63,9 @@ impl World {
     /// An operator made a member primary whatever it has: what it lacks was given up by him.
     pub(crate) fn forgive(&mut self, winner: usize) {
         let forced = |it: &FailoverRequest| it.leader.is_none() && it.candidate.as_ref() == Some(&self.names[winner]);
-        if !self.zk.committed.cluster.failover.as_ref().is_some_and(forced) {
+        // A copy of what a member once had cannot be told from that member.
+        let copied = self.scenario.spare == Some(winner);
+        if !copied && !self.zk.committed.cluster.failover.as_ref().is_some_and(forced) {
             return;
         }
         let Some(data) = &self.hosts[winner].pg.data else { return };

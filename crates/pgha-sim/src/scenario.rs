@@ -6,12 +6,13 @@ use pgha_core::observation::{ClusterSettings, Disk, Synchrony};
 use pgha_core::time::Millis;
 use pgha_core::timing::{Profile, Timing};
 
+use crate::mishap::{self, Mishap};
 use crate::time::{Span, Time};
 
 /// Faults come from here on: the cluster has been made by then.
-const FIRST_FAULT: Time = Time(25_000_000);
+pub(crate) const FIRST_FAULT: Time = Time(25_000_000);
 /// No fault begins after this.
-const LAST_FAULT: Time = Time(400_000_000);
+pub(crate) const LAST_FAULT: Time = Time(400_000_000);
 /// Every fault has ended by then.
 pub const CALM: Time = Time(430_000_000);
 /// The end of a history.
@@ -121,6 +122,8 @@ pub enum Fault {
     Scheduled(usize),
     /// An operator changes how commits wait, or turns failsafe mode on or off.
     Edit(Edit),
+    /// Somebody makes a mistake, and puts it right at the end.
+    Mishap(Mishap),
 }
 
 /// What an operator changes in the settings.
@@ -178,6 +181,8 @@ pub struct Scenario {
     pub relay: Option<(usize, usize)>,
     /// New members are copied from this one.
     pub clonefrom: Option<usize>,
+    /// A host that is none yet, where one will be started under the name of a member.
+    pub spare: Option<usize>,
     /// Everything that will happen.
     pub faults: Vec<Planned>,
 }
@@ -305,6 +310,12 @@ impl Scenario {
                 faults.push(Planned { at, lasts: longest, fault: ambush });
             }
         }
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0006);
+        if wanted > 0 {
+            faults.extend(mishap::planned(&mut rng, members, members.max(servers)));
+        }
+        let namesakes = |planned: &Planned| matches!(planned.fault, Fault::Mishap(Mishap::Namesake(..)));
+        let spare = faults.iter().any(namesakes).then(|| members.max(servers));
         faults.sort_by_key(|planned| planned.at);
         Self {
             seed,
@@ -318,6 +329,7 @@ impl Scenario {
             preferred,
             relay: relay.filter(|(member, from)| member != from),
             clonefrom,
+            spare,
             faults,
         }
     }
@@ -327,9 +339,9 @@ impl Scenario {
         self.relay.filter(|(it, _)| *it == member).map(|(_, from)| from)
     }
 
-    /// Hosts: enough for members and servers.
+    /// Hosts: enough for members and servers, and the spare one.
     pub fn hosts(&self) -> usize {
-        self.members.max(self.servers)
+        self.members.max(self.servers) + usize::from(self.spare.is_some())
     }
 
     /// Whether nothing is to happen.

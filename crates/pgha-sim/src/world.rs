@@ -21,10 +21,11 @@ use crate::agent::Agent;
 use crate::event::{Event, Queue, Who};
 use crate::invariant::Violation;
 use crate::journal::Journals;
+use crate::mishap::Aside;
 use crate::model::network::Network;
 use crate::model::postgres::Postgres;
 use crate::model::wal::Wal;
-use crate::model::zookeeper::Ensemble;
+use crate::model::zookeeper::{Ensemble, SessionId, place_of};
 use crate::mutant::Mutant;
 use crate::oracle::Oracle;
 use crate::reach::Reached;
@@ -85,6 +86,8 @@ pub struct Host {
     pub slow_disk_until: Time,
     /// `pg_rewind` fails until then.
     pub rewind_fails_until: Time,
+    /// Its data directory cannot be read until then.
+    pub unreadable_until: Time,
     /// Postgres does not start until then.
     pub start_fails_until: Time,
     /// Recovery takes until then.
@@ -133,6 +136,10 @@ pub struct World {
     pub held: Vec<(usize, usize, Event)>,
     /// Faults that have begun, with the host that they hit.
     pub begun: BTreeMap<usize, Fault>,
+    /// The host that runs under the name of a member, while it does.
+    pub namesake: Option<usize>,
+    /// What people have put aside by mistake.
+    pub(crate) aside: Aside,
     /// What ambushes wait for, and what they do then.
     pub ambushes: Vec<(Moment, Strike)>,
     /// What is wrong with the code on purpose.
@@ -153,8 +160,8 @@ impl World {
         let count = scenario.hosts();
         let names = (1..=count).filter_map(|n| NodeName::try_from(format!("db{n}")).ok()).collect();
         let hosts = (0..count)
-            .map(|_| Host {
-                on: true,
+            .map(|host| Host {
+                on: scenario.spare != Some(host),
                 boot: 1,
                 // Clocks are good to a part in a thousand; the guard interval of the lease is for that.
                 clock: Clock { offset: rng.u64(1000..9_000_000).cast_signed(), drift: rng.i64(-1000..=1000) },
@@ -175,6 +182,7 @@ impl World {
                 resets_at: None,
                 slow_disk_until: Time(0),
                 rewind_fails_until: Time(0),
+                unreadable_until: Time(0),
                 start_fails_until: Time(0),
                 recovers_until: Time(0),
                 pg: Postgres::default(),
@@ -201,6 +209,8 @@ impl World {
             led_once: false,
             held: Vec::new(),
             begun: BTreeMap::new(),
+            namesake: None,
+            aside: Aside::default(),
             ambushes: Vec::new(),
             mutant,
             violation: None,
@@ -267,6 +277,21 @@ impl World {
     /// Whether the mutation is wanted in this run.
     pub fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
+    }
+
+    /// The member whose name a host has.
+    pub fn member(&self, host: usize) -> usize {
+        if host < self.scenario.members { host } else { place_of(&self.names, host) }
+    }
+
+    /// The host whose agent has announced itself as this member.
+    pub fn announced_by(&self, member: usize) -> Option<usize> {
+        self.host_of(self.zk.committed.owner(member)?)
+    }
+
+    /// The host that a session belongs to.
+    pub fn host_of(&self, session: SessionId) -> Option<usize> {
+        Some(self.zk.sessions.get(session as usize)?.owner)
     }
 
     /// What a host's clock shows.

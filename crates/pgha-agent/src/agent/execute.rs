@@ -37,7 +37,7 @@ pub(super) enum Done {
 const SLOT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How long another member may take to say how far it is.
-pub(super) const PEER_DEADLINE: Duration = Duration::from_millis(400);
+const PEER_DEADLINE: Duration = Duration::from_millis(400);
 
 impl Agent {
     pub(super) async fn execute(&mut self, action: Action, seen: &Seen) -> anyhow::Result<Done> {

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgha_client::Client;
 use pgha_core::config::{Config, join_host_port};
 use pgha_core::lsn::Timeline;
 use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running};
@@ -12,7 +11,6 @@ use pgha_core::time::Instant;
 use pgha_core::wire::{self, ClusterConfig};
 use tokio::sync::Notify;
 
-use super::execute::PEER_DEADLINE;
 use super::{Agent, patience};
 use crate::context::Context;
 use crate::dcs::{Documents, Known, understand};
@@ -84,7 +82,7 @@ impl Agent {
         if let (Some(heartbeat), Postgres::Running(running)) = (&heartbeat, &mut postgres) {
             self.learn_running(heartbeat, running, &documents);
         }
-        let namesake = self.namesake(&documents).await;
+        let namesake = self.namesake(&documents);
         let past = self.context.past().view(self.context.old_data_dir().exists());
         let now = clock::now();
         let observation = Observation {
@@ -116,18 +114,14 @@ impl Agent {
         Seen { observation, documents, heartbeat, looked }
     }
 
-    /// Another host that has announced itself under this member's name, and answers to it.
-    async fn namesake(&self, documents: &Documents) -> Option<String> {
+    /// Another host that has announced itself under this member's name. Whether it answers does not matter: one that stands
+    /// still may be the primary, and what is left of one that is gone goes with its session.
+    fn namesake(&self, documents: &Documents) -> Option<String> {
         let other = documents.own_member.as_ref().filter(|own| !own.is_my_session)?;
         let (host, port) = wire::Member::parse(&other.data).ok()?.api_address()?;
         let address = join_host_port(&host, port);
-        if address == self.context.config.rest.advertise {
-            // What an earlier process of this very member has left.
-            return None;
-        }
-        let client = Client::new(&address).ok()?;
-        let status = tokio::time::timeout(PEER_DEADLINE, client.pgha()).await.ok()?.ok()?;
-        (status.name == self.settings.me).then_some(address)
+        // An earlier process of this very member leaves its own.
+        (address != self.context.config.rest.advertise).then_some(address)
     }
 
     /// Remembers what stands in for a document that becomes garbage, and reports garbage once.

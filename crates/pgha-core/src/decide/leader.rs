@@ -280,7 +280,7 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) 
     if view.obs.watchdog == Watchdog::Ready {
         actions.push(Action::ArmWatchdog);
     }
-    let timeline = cluster.history.next_timeline(timeline);
+    let timeline = cluster.history.next_timeline(timeline.max(view.memory.reserved.unwrap_or(timeline)));
     actions.push(Action::ReserveTimeline { version, timeline });
     actions.push(Action::Promote { epoch: lease.epoch, not_after: lease.fence_at(view.timing()), timeline });
     view.say(Reason::Promoting, actions)
@@ -310,7 +310,8 @@ fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, p
     };
     let begun_by_other = cluster.history.begun_by.get(&running.timeline).is_some_and(|beginner| beginner != view.me())
         && view.obs.past.promoted_to == Some(running.timeline);
-    if cluster.history.timeline() < running.timeline || begun_by_other {
+    let lost = cluster.history.newest.is_none() && running.timeline > Timeline(1);
+    if cluster.history.timeline() < running.timeline || begun_by_other || lost {
         return view.say(Reason::RecordingHistory, vec![Action::WriteHistory { version }]);
     }
     let view = match failsafe(view, cluster, version) {

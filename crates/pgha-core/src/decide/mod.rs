@@ -91,6 +91,8 @@ pub struct Memory {
     pub checkpoint: Option<CheckpointOrder>,
     /// From whom a standby was last told to stream.
     pub followed: Option<NodeName>,
+    /// The highest number that was ever given to a promotion, should the record of it be lost.
+    pub reserved: Option<Timeline>,
     /// Permanent slots that were asked for at some time: those that are not any more are dropped.
     pub permanent: BTreeSet<SlotName>,
     /// Since when logical slots are to be copied, and when they last were.
@@ -541,6 +543,7 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
     }
     if let Dcs::Seen(cluster) = &obs.dcs {
         memory.answered_since.get_or_insert(obs.now);
+        memory.reserved = memory.reserved.max(cluster.history.reserved);
         // One that was slept through was another vacancy.
         let since = memory.vacant_since.filter(|_| memory.vacant_after == Some(cluster.epoch.epoch));
         let vacant = is_vacant(settings, memory, obs, cluster);
@@ -615,6 +618,8 @@ fn shutdown(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
             if let Dcs::Seen(cluster) = &view.obs.dcs
                 && let (Some(leader), Some(version)) = (&cluster.leader, cluster.epoch.version)
                 && leader.name == view.settings.me
+                // It may be another host's.
+                && (leader.is_my_session || view.obs.namesake.is_none())
             {
                 actions.push(Action::ReleaseLeadership { version });
             }
@@ -703,10 +708,10 @@ fn wrong_cluster<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Verdict, 
             actions.push(Action::Fence);
         }
         release(&mut actions);
-        if !view.obs.past.unrecorded {
+        if !view.obs.past.unrecorded && !view.memory.clone_ordered {
             return Break(view.say(Reason::SystemIdMismatch { mine, cluster: theirs }, actions));
         }
-        // Two members began to make the cluster, and the other one finished.
+        // Two members began to make the cluster, and the other one finished; or an operator wants a fresh copy.
         let led = cluster.leader.as_ref().is_some_and(|leader| leader.name != *view.me());
         if !actions.is_empty() || !led {
             return Break(view.say(Reason::WaitingForCluster, actions));

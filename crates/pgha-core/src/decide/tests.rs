@@ -404,6 +404,33 @@ fn a_leader_restores_the_record_of_its_epoch() {
 }
 
 #[test]
+fn a_leader_restores_the_record_of_timelines_and_gives_no_number_twice() {
+    let mut all = cluster(Some("me"));
+    all.history.reserved = Some(Timeline(7));
+    let seen = decided(&observe(all.clone(), standby())).memory;
+    all.history = History::default();
+    let promoting = decide(&settings(), &seen, &observe(all.clone(), standby()));
+    assert!(promoting.actions.iter().any(|it| matches!(it, Action::Promote { timeline: Timeline(8), .. })));
+    let mut now_primary = primary();
+    if let Postgres::Running(running) = &mut now_primary {
+        running.timeline = Timeline(2);
+    }
+    all.history.switches =
+        TimelineHistory(vec![Switch { parent: Timeline(1), switched_at: Lsn(9), reason: String::new() }]);
+    assert_eq!(said(&observe(all, now_primary)), ["recording_history", "WriteHistory"]);
+}
+
+#[test]
+fn a_fresh_copy_replaces_the_data_of_another_cluster() {
+    let mut all = cluster(Some("peer"));
+    all.initialize = Initialize::Done(SystemId(8));
+    let mut obs = observe(all, stopped(ControlState::ShutDown));
+    assert_eq!(said(&obs), ["system_id_mismatch"]);
+    obs.request = Some(Request::Reinitialize);
+    assert_eq!(said(&obs), ["rejoin_clone", "Clone"]);
+}
+
+#[test]
 fn an_agent_restarted_in_time_owns_its_leadership_again() {
     let mut all = cluster(Some("me"));
     all.leader = Some(Leader { name: name("me"), is_my_session: false });
@@ -1045,6 +1072,14 @@ fn a_member_whose_name_is_taken_does_nothing() {
     let mut obs = observe(cluster(None), standby());
     obs.namesake = Some("10.0.0.9:8008".into());
     assert_eq!(said(&obs), ["duplicate_name"]);
+    // Nor does it give up what the other one leads.
+    let mut all = cluster(Some("me"));
+    all.leader = Some(Leader { name: name("me"), is_my_session: false });
+    obs = observe(all, stopped(ControlState::ShutDown));
+    obs.lease = None;
+    obs.namesake = Some("10.0.0.9:8008".into());
+    obs.request = Some(Request::Shutdown);
+    assert_eq!(said(&obs), ["shut_down", "DisarmWatchdog", "ForgetLease", "Exit"]);
 }
 
 #[test]

@@ -229,8 +229,10 @@ impl World {
         Done::Wait
     }
 
-    pub(crate) fn number(&self, name: &NodeName) -> Option<usize> {
-        self.names.iter().position(|known| known == name)
+    /// The host where a member is: where its znode says.
+    fn number(&self, name: &NodeName) -> Option<usize> {
+        let member = self.names.iter().position(|known| known == name)?;
+        self.scenario.spare.and_then(|_| self.announced_by(member)).or(Some(member))
     }
 
     fn seen_epoch(&mut self, who: Who) -> Option<Epoch> {

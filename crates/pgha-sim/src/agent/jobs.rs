@@ -118,7 +118,7 @@ impl World {
     }
 
     fn launch(&mut self, host: usize, primary: bool, upstream: Option<usize>) -> Step {
-        if self.hosts[host].start_fails_until > self.now {
+        if self.hosts[host].start_fails_until.max(self.hosts[host].unreadable_until) > self.now {
             return Step::Again(self.between(100, 2000), 9);
         }
         if self.hosts[host].pg.data.is_none() || self.hosts[host].pg.server.is_some() {

@@ -24,7 +24,7 @@ use pgha_core::reason::{Reason, Weight};
 use pgha_core::time::{Instant, Millis};
 
 use crate::event::{Event, Who};
-use crate::model::zookeeper::{SessionId, Tree};
+use crate::model::zookeeper::{SessionId, Tree, Write};
 use crate::mutant::Mutant;
 use crate::time::{Span, Time};
 use crate::world::{LeaseRecord, World};
@@ -169,14 +169,15 @@ impl World {
         if !at.on || at.boot != boot || at.agent.is_some() || at.agent_stopped {
             return;
         }
+        let member = self.member(host);
         let settings = Settings {
             me: self.names[host].clone(),
             timing: self.timing_of_agents(),
-            nofailover: self.scenario.nofailover == Some(host),
-            failover_priority: if self.scenario.preferred == Some(host) { 2 } else { 1 },
+            nofailover: self.scenario.nofailover == Some(member),
+            failover_priority: if self.scenario.preferred == Some(member) { 2 } else { 1 },
             standstill: Millis::from_secs(20),
             watchdog_required: self.scenario.without_watchdog.is_some(),
-            replicatefrom: self.scenario.relayed(host).map(|relay| self.names[relay].clone()),
+            replicatefrom: self.scenario.relayed(member).map(|relay| self.names[relay].clone()),
             nostream: false,
         };
         if let Some(journals) = &mut self.journals {
@@ -407,7 +408,8 @@ impl World {
 
     /// Publishes to REST at once, and to ZooKeeper if there is news. Says whether that has to be waited for.
     fn announce(&mut self, who: Who) -> bool {
-        let clonefrom = self.scenario.clonefrom == Some(who.host);
+        let place = self.member(who.host);
+        let clonefrom = self.scenario.clonefrom == Some(place);
         let Some(agent) = self.agent(who) else { return false };
         let Some(observation) = &agent.observation else { return false };
         let mut member = member(observation, agent.job.as_ref().map(|job| job.view.kind));
@@ -448,13 +450,15 @@ impl World {
         let session = agent.connection.session;
         let seen = agent.seen.as_deref();
         let known = seen.and_then(|tree| tree.cluster.members.get(&agent.settings.me));
-        let owner = seen.and_then(|tree| tree.owner(who.host));
+        let owner = seen.and_then(|tree| tree.owner(place));
         let news = match (&observation.dcs, known) {
             (pgha_core::observation::Dcs::Silent { .. }, _) => false,
+            // Under a name that is another's nothing is announced.
+            _ if observation.namesake.is_some() => false,
             (_, Some(known)) => owner != session || *known != member,
             (_, None) => true,
         };
-        news && self.begin_write(who, crate::model::zookeeper::Write::Announce(member), None, None)
+        news && self.begin_write(who, Write::Announce { member, replace: owner }, None, None)
     }
 
     /// Acknowledged writes make the lease.

@@ -123,6 +123,7 @@ impl World {
         let guard_alive = self.hosts[host].guard || self.mutant.is_some_and(Mutant::is_unguarded);
         let mut past = self.hosts[host].pg.past;
         past.old_data_kept = self.hosts[host].pg.old.is_some();
+        let namesake = self.namesake_of(who);
         let renew_on_read = self.is(Mutant::RenewOnRead);
         let mutant = self.mutant;
         let at = &mut self.hosts[host];
@@ -178,7 +179,7 @@ impl World {
             request: agent.request,
             disk: at.disk,
             up_since: at.up_since,
-            namesake: None,
+            namesake,
             promise: at.promise.clone(),
             pulse: agent.heart.pulse(),
         });
@@ -200,6 +201,17 @@ impl World {
         Some(read)
     }
 
+    /// Another host that has announced itself under this one's name.
+    fn namesake_of(&self, who: Who) -> Option<String> {
+        self.scenario.spare?;
+        let host = who.host;
+        let Phase::Observing { tree: Read::Answered(tree), .. } = &self.hosts[host].agent.as_deref()?.phase else {
+            return None;
+        };
+        let other = self.host_of(tree.owner(self.member(host))?).filter(|other| *other != host)?;
+        Some(format!("host {other}"))
+    }
+
     /// The local Postgres, as `pgha-agent`'s `Eye` sees it.
     fn look(&mut self, who: Who) -> Postgres {
         let now = self.clock(who.host);
@@ -211,6 +223,7 @@ impl World {
             agent.eye = super::Eye::default();
             return match &host.pg.data {
                 None => Postgres::NoData,
+                Some(_) if host.unreadable_until > self.now => Postgres::Unusable("permission denied".to_owned()),
                 Some(data) => Postgres::Stopped(data.control()),
             };
         };

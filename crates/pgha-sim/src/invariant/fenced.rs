@@ -23,8 +23,7 @@ pub fn check_others(world: &mut World, winner: usize) {
     // Two that make a cluster at once are not one cluster: before it is recorded nothing is offered to clients.
     let pgha_core::observation::Initialize::Done(system) = world.zk.committed.cluster.initialize else { return };
     let of_this = |host: usize| world.hosts[host].pg.data.as_ref().is_some_and(|data| data.system == system);
-    let other =
-        (0..world.scenario.members).find(|host| *host != winner && of_this(*host) && world.accepts_writes(*host));
+    let other = (0..world.hosts.len()).find(|host| *host != winner && of_this(*host) && world.accepts_writes(*host));
     if let Some(other) = other {
         let text = format!("{} leads, and {} still accepts writes", world.names[winner], world.names[other]);
         world.violate(Violation::new("fenced first", text));

@@ -13,7 +13,7 @@ pub fn check(world: &mut World, host: usize) {
     }
     let system = |host: usize| world.hosts[host].pg.data.as_ref().map(|data| data.system);
     // Two that make a cluster at once are not one cluster; only one of them is ever recorded and offered to clients.
-    let other = (0..world.scenario.members)
+    let other = (0..world.hosts.len())
         .find(|other| *other != host && world.accepts_writes(*other) && system(*other) == system(host));
     if let Some(other) = other {
         let text = format!("{} and {} accept writes", world.names[host], world.names[other]);

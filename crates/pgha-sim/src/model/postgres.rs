@@ -243,7 +243,7 @@ impl Server {
         let names = &self.senders[member].as_ref()?.names;
         // Those that count: with `ANY` all that are connected, else the first so many.
         let most = if names.any { usize::MAX } else { names.count };
-        let here = || names.set.iter().filter_map(|other| Some((*other, self.senders[*other].as_ref()?.flushed)));
+        let here = || names.set.iter().filter_map(|other| Some((*other, self.senders.get(*other)?.as_ref()?.flushed)));
         let counted = || here().take(most);
         if !counted().any(|(other, _)| other == member) {
             return None;

@@ -5,6 +5,8 @@
 //! every half tick, which sessions spoke to *it* (`LearnerHandler`, ZooKeeper 3.8). Expiry is rounded up to ticks
 //! (`ExpiryQueue`). Nothing expires while there is no leader, and everything begins anew with the next one.
 
+mod damage;
+
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -17,6 +19,7 @@ use pgha_core::observation::{
     SyncRecord,
 };
 
+pub use self::damage::Damage;
 use super::network::CLIENTS;
 use crate::time::{Span, Time};
 
@@ -137,7 +140,12 @@ pub enum Write {
         failover: i32,
     },
     /// Announce the member.
-    Announce(Member),
+    Announce {
+        /// What it says of itself.
+        member: Member,
+        /// The session that was seen to own its znode.
+        replace: Option<SessionId>,
+    },
     /// An operator's switchover or failover.
     Ask(FailoverRequest),
     /// An operator's settings.
@@ -239,9 +247,14 @@ impl Tree {
                 next.documents().failover = None;
                 next.failover_version += 1;
             }
-            Write::Announce(member) => {
+            Write::Announce { member, replace } => {
+                // What is to be made must not be there, and what is to be changed or replaced must.
+                let place = place_of(names, who);
+                (self.owners[place].is_some() == replace.is_some()).then_some(())?;
                 next.documents().members.insert(names[who].clone(), member.clone());
-                next.owners[who] = Some(session);
+                if *replace != Some(session) {
+                    next.owners[place] = Some(session);
+                }
             }
             Write::Ask(request) => {
                 next.failover_version += 1;
@@ -276,8 +289,8 @@ impl Tree {
     }
 
     /// The session that owns a member's znode, if there is one.
-    pub fn owner(&self, who: usize) -> Option<SessionId> {
-        self.owners[who]
+    pub fn owner(&self, member: usize) -> Option<SessionId> {
+        self.owners[member]
     }
 
     /// Without what a session owned; `None` when it owned nothing.
@@ -307,6 +320,11 @@ impl Tree {
         });
         led.clone()
     }
+}
+
+/// The member whose name a host has.
+pub fn place_of(names: &[NodeName], host: usize) -> usize {
+    names.iter().position(|name| *name == names[host]).unwrap_or(host)
 }
 
 /// A znode that was made has version 0.

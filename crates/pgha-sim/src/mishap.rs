@@ -1,0 +1,206 @@
+//! Mishaps: what people do to a cluster by mistake. Faults that no machine has by itself.
+
+use pgha_core::observation::{FailoverRequest, Initialize, Past, Request, SyncRecord};
+
+use crate::model::postgres::{Data, Postgres};
+use crate::model::zookeeper::{Damage, Write};
+use crate::scenario::{CALM, FIRST_FAULT, Fault, LAST_FAULT, LEADER, Planned};
+use crate::time::{Span, Time};
+use crate::world::World;
+
+/// A mistake of an operator, until he sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mishap {
+    /// A spare host is started under this member's name.
+    Namesake(usize, Disk),
+    /// Somebody deletes znodes, or writes garbage into them.
+    Damage(Damage),
+    /// A member comes up with the data directory of another cluster.
+    WrongData(usize),
+    /// A data directory cannot be read.
+    Unreadable(usize),
+}
+
+/// What people put aside by mistake.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    /// The record in whose place there is garbage.
+    sync: Option<SyncRecord>,
+    /// The right data directory, and whose it is.
+    data: Option<(usize, Option<Data>)>,
+}
+
+/// The disk of a host that was set up by copying another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// There is no data directory.
+    Empty,
+    /// All that the other one had.
+    Copied,
+}
+
+impl Mishap {
+    /// With the leader's host for whoever leads.
+    #[must_use]
+    pub fn aimed_at(self, leader: usize) -> Self {
+        let aim = |host: usize| if host == LEADER { leader } else { host };
+        match self {
+            Self::Namesake(member, disk) => Self::Namesake(aim(member), disk),
+            Self::Damage(_) => self,
+            Self::WrongData(member) => Self::WrongData(aim(member)),
+            Self::Unreadable(member) => Self::Unreadable(aim(member)),
+        }
+    }
+}
+
+/// The mishaps of a history, and what makes them worse: one history in ten has any. `spare` is the host that is none yet.
+pub fn planned(rng: &mut fastrand::Rng, members: usize, spare: usize) -> Vec<Planned> {
+    if rng.u8(0..10) != 0 {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    for _ in 0..rng.usize(1..4) {
+        let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
+        let mut plan = |after: u64, lasts: u64, fault: Fault| {
+            let at = at + Span::millis(after);
+            faults.push(Planned { at, lasts: Span::millis(lasts).min(Span(CALM.since(at).0 - 1)), fault });
+        };
+        let member = if rng.bool() { LEADER } else { rng.usize(0..members) };
+        let lasts = rng.u64(1000..60_000);
+        let mishap = match rng.u8(0..10) {
+            0..=3 => Mishap::Namesake(member, if rng.u8(0..4) == 0 { Disk::Empty } else { Disk::Copied }),
+            4 => Mishap::WrongData(member),
+            5 => Mishap::Unreadable(member),
+            _ => {
+                let damages = [Damage::Epoch, Damage::Subtree, Damage::Sync, Damage::Failsafe, Damage::Timelines];
+                Mishap::Damage(damages[rng.usize(0..damages.len())])
+            }
+        };
+        plan(0, lasts, Fault::Mishap(mishap));
+        let after = rng.u64(0..20_000);
+        match rng.u8(0..8) {
+            0 => plan(after, rng.u64(500..20_000), Fault::KillAgent(member)),
+            1 => plan(after, rng.u64(500..20_000), Fault::Freeze(member)),
+            2 => plan(after, rng.u64(500..20_000), Fault::Power(member)),
+            3 => plan(after, rng.u64(500..20_000), Fault::LoseZooKeeper(member)),
+            // The two cannot ask each other.
+            4 if matches!(mishap, Mishap::Namesake(..)) => plan(0, lasts, Fault::Part(member, spare)),
+            5 if matches!(mishap, Mishap::Namesake(..)) => plan(after, rng.u64(500..20_000), Fault::StopAgent(spare)),
+            4..=5 => plan(after, 1, Fault::KillPostgres(member)),
+            _ => {}
+        }
+    }
+    faults
+}
+
+impl World {
+    /// A mishap happens.
+    pub(crate) fn mishap(&mut self, mishap: Mishap, until: Time) {
+        match mishap {
+            Mishap::Namesake(member, disk) => self.start_namesake(member, disk),
+            Mishap::Damage(damage) => self.damage(damage),
+            Mishap::WrongData(member) => self.mistake_data(member),
+            Mishap::Unreadable(member) => self.hosts[member].unreadable_until = until,
+        }
+    }
+
+    /// The operator sees what he has done, and puts it right. Says whether he is done with it.
+    pub(crate) fn put_right(&mut self, mishap: Mishap) -> bool {
+        match mishap {
+            Mishap::Namesake(member, _) => self.stop_namesake(member),
+            Mishap::Damage(Damage::Sync) => self.restore_sync(),
+            Mishap::WrongData(member) => self.right_data(member),
+            Mishap::Damage(_) | Mishap::Unreadable(_) => true,
+        }
+    }
+
+    fn start_namesake(&mut self, member: usize, disk: Disk) {
+        let Some(spare) = self.scenario.spare.filter(|_| self.namesake.is_none()) else { return };
+        // Promises are given to a name: those to the one do not keep the other from leading.
+        let cluster = &self.zk.committed.cluster;
+        if !cluster.failsafe.members.is_empty() || cluster.config.as_ref().is_some_and(|config| config.failsafe) {
+            return;
+        }
+        self.namesake = Some(spare);
+        self.names[spare] = self.names[member].clone();
+        let theirs = &self.hosts[member].pg;
+        let (data, past) = match disk {
+            Disk::Empty => (None, Past::default()),
+            Disk::Copied => (theirs.data.clone(), theirs.past),
+        };
+        let starts = self.hosts[spare].pg.starts;
+        self.hosts[spare].pg = Postgres { data, past, starts, ..Postgres::default() };
+        self.power_on(spare);
+    }
+
+    fn stop_namesake(&mut self, member: usize) -> bool {
+        let Some(spare) = self.namesake else { return true };
+        self.power_off(spare);
+        if self.zk.committed.leader.is_some_and(|(leader, _)| leader != spare) {
+            self.namesake = None;
+            return true;
+        }
+        // It may have led, and what it began is nowhere else: the others would wait for it for ever.
+        let candidate = Some(&self.names[member]);
+        let asked = |request: &FailoverRequest| request.leader.is_none() && request.candidate.as_ref() == candidate;
+        if !self.zk.committed.cluster.failover.as_ref().is_some_and(asked) {
+            let candidate = candidate.cloned();
+            self.operate(&Write::Ask(FailoverRequest { leader: None, candidate, later: false, version: 0 }));
+        }
+        false
+    }
+
+    fn damage(&mut self, damage: Damage) {
+        let Some(next) = self.zk.committed.damaged(damage).filter(|_| self.zk.leader.is_some()) else { return };
+        let record = &self.zk.committed.cluster.sync;
+        if damage == Damage::Sync && !record.unreadable {
+            self.aside.sync = Some(record.clone());
+        }
+        self.commit_tree(next);
+    }
+
+    /// As long as nobody has written another record, that which was there is still true.
+    fn restore_sync(&mut self) -> bool {
+        if !self.zk.committed.cluster.sync.unreadable {
+            return true;
+        }
+        let Some(record) = &self.aside.sync else { return true };
+        let next = self.zk.committed.with_sync(record);
+        let can = self.zk.leader.is_some();
+        if can {
+            self.commit_tree(next);
+        }
+        can
+    }
+
+    fn mistake_data(&mut self, member: usize) {
+        // Before the cluster is made any data is right.
+        let made = matches!(self.zk.committed.cluster.initialize, Initialize::Done(_));
+        if !made || self.aside.data.is_some() {
+            return;
+        }
+        let wrong = Data::initdb(self.wal.initdb(member), &self.wal);
+        self.power_off(member);
+        self.aside.data = Some((member, self.hosts[member].pg.data.replace(wrong)));
+        self.power_on(member);
+    }
+
+    /// Where another leads, a fresh copy does it, too.
+    fn right_data(&mut self, member: usize) -> bool {
+        let system = self.hosts[member].pg.data.as_ref().map(|data| data.system);
+        let Some((_, right)) = self.aside.data.take_if(|(whose, _)| *whose == member) else { return true };
+        if system.is_some_and(|system| self.zk.committed.cluster.initialize == Initialize::Done(system)) {
+            return true;
+        }
+        let led = self.zk.committed.leader.is_some_and(|(leader, _)| leader != member);
+        if led && member.is_multiple_of(2) {
+            self.aside.data = Some((member, right));
+            self.request(member, Request::Reinitialize);
+            return false;
+        }
+        self.power_off(member);
+        self.hosts[member].pg.data = right;
+        self.power_on(member);
+        true
+    }
+}
