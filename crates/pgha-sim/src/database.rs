@@ -7,6 +7,7 @@ use crate::agent::newest_known;
 use crate::event::{Event, Taker, Who};
 use crate::invariant::{self, Violation};
 use crate::model::postgres::{Life, Sender, Server, SyncNames, Waiting};
+use crate::model::slots::Kind;
 use crate::model::wal::Position;
 use crate::mutant::Mutant;
 use crate::scenario::Moment;
@@ -17,6 +18,8 @@ use crate::world::World;
 const SILENCE: Span = Span::secs(5);
 /// How often a stream is looked at.
 const LOOK: Span = Span::millis(600);
+/// `checkpoint_timeout`, in a world where everything is quicker.
+const CHECKPOINT: Span = Span::secs(15);
 
 impl World {
     /// A new server on the data of a host.
@@ -35,6 +38,9 @@ impl World {
         let unclean = pg.data.as_ref().is_some_and(|data| {
             matches!(data.state, ControlState::InProduction | ControlState::InArchiveRecovery | ControlState::Other)
         });
+        if let Some(data) = pg.data.as_mut().filter(|_| unclean) {
+            data.slots.recover();
+        }
         let takes = if unclean { self.between(150, 6000) } else { self.between(80, 800) };
         let takes = takes.max(self.hosts[host].recovers_until.since(now));
         self.later(takes, Event::Started(Who { host, start: number }));
@@ -147,6 +153,7 @@ impl World {
         if let Some(data) = &mut self.hosts[host].pg.data
             && clean
         {
+            data.checkpointed();
             data.state = if primary { ControlState::ShutDown } else { ControlState::ShutDownInRecovery };
             if !primary {
                 data.catch_up(&self.wal);
@@ -311,6 +318,7 @@ impl World {
     pub(crate) fn stream(&mut self, member: usize) {
         self.later(LOOK, Event::Stream { member });
         self.end_dead_senders(member);
+        self.checkpoint(member);
         let now = self.now;
         let at = &self.hosts[member];
         let Some(server) = at.pg.server.as_ref().filter(|server| server.life == Life::Running && !server.primary)
@@ -352,6 +360,20 @@ impl World {
                     self.connect_stream(member, upstream);
                 }
             }
+        }
+    }
+
+    /// Checkpoints come by themselves, too.
+    fn checkpoint(&mut self, host: usize) {
+        let now = self.now;
+        if !self.moves(host) {
+            return;
+        }
+        let pg = &mut self.hosts[host].pg;
+        let (Some(server), Some(data)) = (&mut pg.server, &mut pg.data) else { return };
+        if server.life == Life::Running && server.checkpoint_due <= now {
+            server.checkpoint_due = now + CHECKPOINT;
+            data.checkpointed();
         }
     }
 
@@ -398,6 +420,9 @@ impl World {
         };
         let number = primary.number;
         let (Some(theirs), Some(mine)) = (&self.hosts[upstream].pg.data, &self.hosts[member].pg.data) else { return };
+        if !theirs.slots.has(Kind::Member(member)) {
+            return;
+        }
         let (theirs, mine) = (theirs.at, mine.at);
         if !self.wal.accepts(theirs, mine) {
             return;
@@ -502,6 +527,10 @@ impl World {
         sender.flushed = sender.flushed.max(lsn);
         sender.streaming |= lsn >= sender.behind;
         server.confirmed[from] = now;
+        let feedback = self.scenario.has_logical_slots();
+        if let Some(data) = &mut self.hosts[to.host].pg.data {
+            data.slots.confirm(from, lsn, feedback);
+        }
         self.release(to.host, from);
     }
 

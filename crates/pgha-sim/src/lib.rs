@@ -6,7 +6,7 @@
 //! | [`world`], [`event`], [`time`] | virtual time, and what happens in it |
 //! | [`model`] | small honest models: ZooKeeper, Postgres, its WAL, the network |
 //! | [`agent`] | the shell around `decide`: observe, decide, execute, publish |
-//! | `ensemble`, `database`, `machine`, `fault` | the models at work |
+//! | `ensemble`, `database`, `slots`, `machine`, `fault` | the models at work |
 //! | [`oracle`], [`invariant`] | what clients were told, and what must hold |
 //! | [`mutant`] | faults in the code that the simulator must find |
 //! | [`history`], [`shrink`], [`reach`] | running one, making it small, and what was reached |
@@ -31,5 +31,6 @@ pub mod reach;
 pub mod replay;
 pub mod scenario;
 pub mod shrink;
+mod slots;
 pub mod time;
 pub mod world;

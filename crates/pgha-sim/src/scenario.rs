@@ -1,8 +1,10 @@
 //! What a history is made of: the cluster, its settings, and the faults that will come. All of it from one seed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use pgha_core::observation::{ClusterSettings, Disk, Synchrony};
+use pgha_core::name::SlotName;
+use pgha_core::observation::{ClusterSettings, Disk, PermanentSlot, Synchrony};
 use pgha_core::time::Millis;
 use pgha_core::timing::{Profile, Timing};
 
@@ -305,6 +307,8 @@ impl Scenario {
                 faults.push(Planned { at, lasts: longest, fault: ambush });
             }
         }
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0005);
+        settings.permanent_slots = permanent_slots(&mut rng);
         faults.sort_by_key(|planned| planned.at);
         Self {
             seed,
@@ -327,6 +331,11 @@ impl Scenario {
         self.relay.filter(|(it, _)| *it == member).map(|(_, from)| from)
     }
 
+    /// Whether some permanent slot is a logical one.
+    pub fn has_logical_slots(&self) -> bool {
+        self.settings.permanent_slots.values().any(|slot| *slot != PermanentSlot::Physical)
+    }
+
     /// Hosts: enough for members and servers.
     pub fn hosts(&self) -> usize {
         self.members.max(self.servers)
@@ -336,6 +345,16 @@ impl Scenario {
     pub fn is_calm(&self) -> bool {
         self.faults.is_empty()
     }
+}
+
+/// One in three has some.
+fn permanent_slots(rng: &mut fastrand::Rng) -> BTreeMap<SlotName, PermanentSlot> {
+    let logical = PermanentSlot::Logical { database: "app".to_owned(), plugin: "pgoutput".to_owned() };
+    let wanted = [[false, false], [false, false], [false, false], [false, false], [true, true], [false, true]];
+    let wanted = wanted[rng.usize(0..6)];
+    let slots = [("backup", PermanentSlot::Physical), ("cdc", logical)];
+    let drawn = slots.into_iter().zip(wanted).filter(|(_, wanted)| *wanted);
+    drawn.filter_map(|((name, kind), _)| Some((SlotName::parse(name)?, kind))).collect()
 }
 
 /// Two faults that are worse together than one after the other.

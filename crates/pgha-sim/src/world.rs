@@ -28,6 +28,7 @@ use crate::mutant::Mutant;
 use crate::oracle::Oracle;
 use crate::reach::Reached;
 use crate::scenario::{self, Fault, Moment, Scenario, Strike};
+use crate::slots::Consumer;
 use crate::time::{Clock, Span, Time};
 
 /// The lease file.
@@ -116,6 +117,8 @@ pub struct World {
     pub archived: BTreeMap<u32, u16>,
     /// What clients were told.
     pub oracle: Oracle,
+    /// Consumers of permanent slots.
+    pub consumers: Vec<Consumer>,
     /// What was reached.
     pub reached: Reached,
     /// Since when nobody leads.
@@ -179,6 +182,8 @@ impl World {
             .collect();
         let timing = scenario.timing;
         let zk = Ensemble::new(scenario.servers, Span::millis(timing.session().0), Span::millis(timing.tick.0));
+        let consumers =
+            scenario.settings.permanent_slots.iter().map(|(name, kind)| Consumer::new(name, kind)).collect();
         let mut world = Self {
             now: Time(0),
             queue: Queue::default(),
@@ -191,6 +196,7 @@ impl World {
             wal: Wal::default(),
             archived: BTreeMap::new(),
             oracle: Oracle::default(),
+            consumers,
             reached: Reached::default(),
             frozen_until: Time(0),
             calm: false,
@@ -219,6 +225,9 @@ impl World {
         }
         for client in 0..2 {
             self.later(Span::secs(5), Event::Client(client));
+        }
+        for consumer in 0..self.consumers.len() {
+            self.later(Span::secs(8), Event::Consume(consumer));
         }
         for (index, planned) in self.scenario.faults.iter().enumerate() {
             self.queue.push(planned.at, Event::Fault(index));
@@ -314,6 +323,9 @@ impl World {
             | Event::Goes { who, .. }
             | Event::Job { who, .. }
             | Event::Connect(who) => host(who.host).max(self.hosts[who.host].agent_frozen_until),
+            Event::SlotWork { who, .. } => {
+                host(who.host).max(self.hosts[who.host].agent_frozen_until).max(self.stuck_until(who.host))
+            }
             Event::AskPromise { peer, .. } => host(*peer).max(self.hosts[*peer].agent_frozen_until),
             Event::Read { server, .. }
             | Event::Write { server, .. }
@@ -341,6 +353,7 @@ impl World {
             | Event::Thaw(_)
             | Event::ServerUp(_)
             | Event::Client(_)
+            | Event::Consume(_)
             | Event::Fault(_)
             | Event::FaultEnd(_)
             | Event::Calm
@@ -406,6 +419,8 @@ impl World {
             Event::Thaw(host) => self.thaw(host),
             Event::ServerUp(server) => self.server_up(server),
             Event::Client(client) => self.client(client),
+            Event::Consume(consumer) => self.consume(consumer),
+            Event::SlotWork { who, work } => self.slot_work(who, *work),
             Event::Commit { host, write } => self.commit(host, write),
             Event::Fault(index) => self.fault(index),
             Event::FaultEnd(index) => self.fault_end(index),

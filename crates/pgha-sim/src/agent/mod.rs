@@ -147,6 +147,8 @@ pub struct Agent {
     /// What was asked of it.
     pub request: Option<Request>,
     asking: Option<Asking>,
+    /// Work on slots is under way, beside its turns.
+    pub(crate) works_on_slots: bool,
     /// It has reached for this leadership, and does not know what has become of that.
     bid: Option<Epoch>,
     /// It has nothing to do with the leadership, and may give its word.
@@ -213,6 +215,7 @@ impl World {
             peers: None,
             request: None,
             asking: None,
+            works_on_slots: false,
             bid: None,
             free: false,
             newest_epoch: Epoch::default(),
@@ -319,7 +322,8 @@ impl World {
         if agent.request == Some(Request::Reinitialize) {
             agent.request = None;
         }
-        agent.acted = !decision.actions.is_empty();
+        let background = |action: &Action| matches!(action, Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_));
+        agent.acted = !decision.actions.iter().all(background);
         agent.actions = decision.actions.into();
         agent.seen = if let Read::Answered(tree) = read { Some(tree) } else { None };
         agent.newest = agent.newest.max(agent.seen.as_ref().map(|tree| tree.zxid));

@@ -31,7 +31,10 @@ impl World {
             let from = |host: usize| self.hosts[host].pg.server.as_ref().map(|server| (host, server.number));
             let sources = [from(leader), relay.and_then(from)];
             let streams = self.hosts[member].pg.server.as_ref().is_some_and(|standby| {
-                standby.life == Life::Running && standby.receiver.is_some() && sources.contains(&standby.receiver)
+                // It tries its relay again every few minutes, and for a moment has neither.
+                let tries = relay.is_some() && standby.upstream == relay;
+                let streams = standby.receiver.is_some() && sources.contains(&standby.receiver);
+                standby.life == Life::Running && (streams || tries)
             });
             if !streams {
                 return Some(format!("{} does not stream from {name}", self.names[member]));

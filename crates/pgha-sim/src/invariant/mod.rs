@@ -2,6 +2,7 @@
 
 pub mod ahead;
 pub mod calm;
+pub mod consumer;
 pub mod fenced;
 pub mod former;
 pub mod healed;

@@ -2,5 +2,6 @@
 
 pub mod network;
 pub mod postgres;
+pub mod slots;
 pub mod wal;
 pub mod zookeeper;

@@ -6,10 +6,11 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use pgha_core::lsn::{Lsn, Timeline};
-use pgha_core::name::{NodeName, SlotName, SystemId};
-use pgha_core::observation::{Control, ControlState, Past, Slot, Slots};
+use pgha_core::name::{NodeName, SystemId};
+use pgha_core::observation::{Control, ControlState, Past};
 use pgha_core::sync::Form;
 
+use super::slots::Slots;
 use super::wal::{Position, Wal};
 use crate::time::Time;
 
@@ -28,6 +29,10 @@ pub struct Data {
     pub recovered: (Timeline, u64),
     /// `pg_control`: where the newest checkpoint began.
     pub checkpoint: u64,
+    /// Where replay would begin: at the newest checkpoint or restartpoint, whatever started it.
+    pub redo: u64,
+    /// Its replication slots.
+    pub slots: Slots,
     /// `standby.signal`.
     pub standby_signal: bool,
     /// `backup_label`.
@@ -46,6 +51,8 @@ impl Data {
             checkpoint_timeline: Timeline(1),
             recovered: (Timeline(0), 0),
             checkpoint: at.lsn - 1,
+            redo: at.lsn - 1,
+            slots: Slots::default(),
             standby_signal: false,
             backup_label: false,
             damaged: false,
@@ -55,6 +62,12 @@ impl Data {
     /// A restartpoint, or a clean end of recovery: the control file catches up with the replay.
     pub fn catch_up(&mut self, wal: &Wal) {
         self.recovered = (wal.timeline(self.at.branch), self.at.lsn);
+    }
+
+    /// What a checkpoint or restartpoint does about WAL and slots.
+    pub fn checkpointed(&mut self) {
+        self.redo = self.at.lsn;
+        self.slots.checkpoint(self.at.lsn);
     }
 
     /// As `pg_controldata` tells it.
@@ -189,8 +202,8 @@ pub struct Server {
     pub settling: bool,
     /// Commits that wait.
     pub waiting: VecDeque<Waiting>,
-    /// Slots that exist.
-    pub slots: BTreeSet<SlotName>,
+    /// A checkpoint or restartpoint is due then.
+    pub checkpoint_due: Time,
 }
 
 impl Server {
@@ -218,18 +231,14 @@ impl Server {
             setting: 0,
             settling: false,
             waiting: VecDeque::new(),
-            slots: BTreeSet::new(),
+            checkpoint_due: since,
         }
     }
 
-    /// Its slots, and which of them somebody streams through.
-    pub fn slots(&self, names: &[NodeName]) -> Slots {
-        let active = |slot: &SlotName| {
-            let streams = |member: usize| self.senders.get(member).is_some_and(Option::is_some);
-            names.iter().enumerate().any(|(member, name)| streams(member) && name.owns(slot))
-        };
-        let slot = |name: &SlotName| (name.clone(), Slot { active: active(name), ..Slot::default() });
-        Slots { physical: self.slots.iter().map(slot).collect(), ..Slots::default() }
+    /// How far a standby on `data` shows that it has replayed.
+    pub fn replayed(&self, data: &Data, now: Time) -> u64 {
+        let complete = self.receiver.is_some() || self.replays_until <= now;
+        if complete { data.at.lsn } else { data.recovered.1.max(data.checkpoint).min(data.at.lsn) }
     }
 
     /// Whether it can take a write now.
