@@ -3,7 +3,6 @@
 use pgha_core::lsn::Timeline;
 use pgha_core::observation::ControlState;
 
-use crate::agent::newest_known;
 use crate::event::{Event, Taker, Who};
 use crate::invariant::{self, Violation};
 use crate::model::postgres::{Life, Sender, Server, SyncNames, Waiting};
@@ -18,8 +17,6 @@ use crate::world::World;
 const SILENCE: Span = Span::secs(5);
 /// How often a stream is looked at.
 const LOOK: Span = Span::millis(600);
-/// `checkpoint_timeout`, in a world where everything is quicker.
-const CHECKPOINT: Span = Span::secs(15);
 
 impl World {
     /// A new server on the data of a host.
@@ -153,7 +150,8 @@ impl World {
         if let Some(data) = &mut self.hosts[host].pg.data
             && clean
         {
-            data.checkpointed();
+            let archived = if primary { self.archive.end(&self.wal, data.at.branch) } else { u64::MAX };
+            data.checkpointed(archived);
             data.state = if primary { ControlState::ShutDown } else { ControlState::ShutDownInRecovery };
             if !primary {
                 data.catch_up(&self.wal);
@@ -175,7 +173,7 @@ impl World {
         let (end, old) = (data.at, self.wal.timeline(data.at.branch));
         let taken = self.hosts[host].pg.server.as_ref().and_then(|server| server.promoting);
         let taken = taken.filter(|_| !self.is(Mutant::IgnoreTwins)).map_or(0, |timeline| timeline.0 - 1);
-        let newest = newest_known(self, Timeline(self.wal.timeline(end.branch).0.max(taken)));
+        let newest = self.archive.newest(Timeline(self.wal.timeline(end.branch).0.max(taken)));
         let mut at = self.wal.promote(end, newest, host);
         // The end-of-recovery record is the first on the new timeline.
         at.lsn += 1;
@@ -196,11 +194,11 @@ impl World {
             server.shown = names;
         }
         let timeline = self.wal.timeline(at.branch);
-        invariant::timeline::check(self, at.branch);
+        invariant::timeline::check(self, host, at.branch);
         self.say(|world| format!("{}: Postgres is promoted to timeline {timeline} at {}", world.names[host], at.lsn));
         // The archiver takes the history file when it gets round to it; the archive may be out of reach.
         if self.rng.bool() {
-            self.archived.insert(timeline.0, at.branch);
+            self.archive.add_history(timeline, at.branch);
         }
         self.begins_to_write(who);
         // Who is promoted after he was passed over by an operator begins nothing that counts.
@@ -318,7 +316,7 @@ impl World {
     pub(crate) fn stream(&mut self, member: usize) {
         self.later(LOOK, Event::Stream { member });
         self.end_dead_senders(member);
-        self.checkpoint(member);
+        self.keep_wal(member);
         let now = self.now;
         let at = &self.hosts[member];
         let Some(server) = at.pg.server.as_ref().filter(|server| server.life == Life::Running && !server.primary)
@@ -356,6 +354,7 @@ impl World {
             }
             None if server.replays_until > now => {}
             None => {
+                self.restore(member);
                 if let Some(upstream) = upstream {
                     self.connect_stream(member, upstream);
                 }
@@ -363,21 +362,7 @@ impl World {
         }
     }
 
-    /// Checkpoints come by themselves, too.
-    fn checkpoint(&mut self, host: usize) {
-        let now = self.now;
-        if !self.moves(host) {
-            return;
-        }
-        let pg = &mut self.hosts[host].pg;
-        let (Some(server), Some(data)) = (&mut pg.server, &mut pg.data) else { return };
-        if server.life == Life::Running && server.checkpoint_due <= now {
-            server.checkpoint_due = now + CHECKPOINT;
-            data.checkpointed();
-        }
-    }
-
-    fn moves(&self, host: usize) -> bool {
+    pub(crate) fn moves(&self, host: usize) -> bool {
         let at = &self.hosts[host];
         at.on && at.frozen_until <= self.now && at.pg.server.as_ref().is_some_and(|s| s.stuck_until <= self.now)
     }
@@ -398,7 +383,8 @@ impl World {
             }
             let connected = number.is_some() && receiver == Some((host, server.number));
             if (!connected && reachable) || now.since(server.confirmed[member]) > SILENCE {
-                server.senders[member] = None;
+                let sender = server.senders[member].take();
+                server.left[member] = sender.map(|sender| (now, sender.flushed));
             }
         }
     }
@@ -424,7 +410,7 @@ impl World {
             return;
         }
         let (theirs, mine) = (theirs.at, mine.at);
-        if !self.wal.accepts(theirs, mine) {
+        if !self.wal.accepts(theirs, mine) || !self.has_wal(upstream, member) {
             return;
         }
         // Numbers fit. Do the histories?

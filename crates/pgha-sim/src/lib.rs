@@ -6,7 +6,7 @@
 //! | [`world`], [`event`], [`time`] | virtual time, and what happens in it |
 //! | [`model`] | small honest models: ZooKeeper, Postgres, its WAL, the network |
 //! | [`agent`] | the shell around `decide`: observe, decide, execute, publish |
-//! | `ensemble`, `database`, `slots`, `machine`, `fault` | the models at work |
+//! | `ensemble`, `database`, `archive`, `slots`, `machine`, `fault` | the models at work |
 //! | [`oracle`], [`invariant`] | what clients were told, and what must hold |
 //! | [`mutant`] | faults in the code that the simulator must find |
 //! | [`history`], [`shrink`], [`reach`] | running one, making it small, and what was reached |
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod archive;
 mod database;
 mod ensemble;
 pub mod event;

@@ -180,6 +180,8 @@ pub struct Scenario {
     pub relay: Option<(usize, usize)>,
     /// New members are copied from this one.
     pub clonefrom: Option<usize>,
+    /// This member lives on the archive alone.
+    pub nostream: Option<usize>,
     /// Everything that will happen.
     pub faults: Vec<Planned>,
 }
@@ -309,6 +311,8 @@ impl Scenario {
         }
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0005);
         settings.permanent_slots = permanent_slots(&mut rng);
+        let two_are_left = members > 2 && without_watchdog.is_none() && nofailover.is_none();
+        let nostream = (two_are_left && rng.u8(0..8) == 0).then(|| rng.usize(0..members));
         faults.sort_by_key(|planned| planned.at);
         Self {
             seed,
@@ -322,6 +326,7 @@ impl Scenario {
             preferred,
             relay: relay.filter(|(member, from)| member != from),
             clonefrom,
+            nostream,
             faults,
         }
     }

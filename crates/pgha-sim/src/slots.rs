@@ -32,6 +32,10 @@ pub struct Consumer {
     pub logical: bool,
     /// Everything up to here it has read and confirmed.
     pub has: Option<Position>,
+    /// Where its slot was made, and made anew: what lies before is given to nobody.
+    pub made: Vec<Position>,
+    /// What it had confirmed in time for every member to know it at the end.
+    pub settled: u64,
     /// The server that it reads from.
     reads: Option<Who>,
 }
@@ -39,7 +43,14 @@ pub struct Consumer {
 impl Consumer {
     /// One that has read nothing yet.
     pub fn new(slot: &SlotName, kind: &PermanentSlot) -> Self {
-        Self { slot: slot.clone(), logical: *kind != PermanentSlot::Physical, has: None, reads: None }
+        Self {
+            slot: slot.clone(),
+            logical: *kind != PermanentSlot::Physical,
+            has: None,
+            made: Vec::new(),
+            settled: 0,
+            reads: None,
+        }
     }
 }
 
@@ -58,8 +69,14 @@ impl World {
     pub(crate) fn drop_slots(&mut self, host: usize, slots: &BTreeSet<SlotName>) {
         let pg = &mut self.hosts[host].pg;
         let (Some(data), Some(server)) = (&mut pg.data, &pg.server) else { return };
-        for name in slots {
-            data.slots.remove(name, server);
+        let dropped: Vec<_> = slots.iter().filter_map(|name| data.slots.remove(name, server)).collect();
+        for (member, of_use) in dropped {
+            if of_use {
+                invariant::held::check_dropped(self, host, member);
+            } else if let Some(server) = &mut self.hosts[host].pg.server {
+                // It has been away for too long already.
+                server.left[member] = None;
+            }
         }
     }
 
@@ -90,7 +107,9 @@ impl World {
                     data.slots.create(name.clone(), Slot::new(Kind::Logical, at.lsn));
                 }
                 self.say(|world| format!("{}: makes {slots:?} at {at:?}", world.names[host]));
-                self.made_anew(host, &slots, at);
+                for consumer in self.consumers.iter_mut().filter(|consumer| slots.contains(&consumer.slot)) {
+                    consumer.made.push(at);
+                }
             }
             // Postgres 15 makes none on a standby.
             SlotWork::Create(_) => {}
@@ -99,15 +118,6 @@ impl World {
                 for (name, to) in slots {
                     data.slots.advance(&name, to.0.min(end), server);
                 }
-            }
-        }
-    }
-
-    /// Of a slot that its leader made anew a consumer has to begin anew: what it missed it knows.
-    fn made_anew(&mut self, host: usize, slots: &BTreeSet<SlotName>, at: Position) {
-        if self.zk.committed.leader.is_some_and(|(leader, _)| leader == host) {
-            for consumer in self.consumers.iter_mut().filter(|consumer| slots.contains(&consumer.slot)) {
-                consumer.has = consumer.has.map(|_| at);
             }
         }
     }
@@ -144,6 +154,9 @@ impl World {
         let end = if self.rng.u8(0..4) == 0 { from + (at.lsn.saturating_sub(from)) / 2 } else { at.lsn };
         if let Some(data) = &mut self.hosts[host].pg.data {
             data.slots.consumed(&name, number, end);
+        }
+        if now < invariant::permanent::SETTLED {
+            self.consumers[index].settled = end;
         }
         // What it has read twice it had before.
         let known = self.consumers[index].has.and_then(|has| self.wal.shared(at, has)).unwrap_or(0);

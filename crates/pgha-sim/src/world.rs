@@ -20,9 +20,10 @@ use crate::agent::Agent;
 use crate::event::{Event, Queue, Who};
 use crate::invariant::Violation;
 use crate::journal::Journals;
+use crate::model::archive::Archive;
 use crate::model::network::Network;
 use crate::model::postgres::Postgres;
-use crate::model::wal::Wal;
+use crate::model::wal::{BranchId, Wal};
 use crate::model::zookeeper::Ensemble;
 use crate::mutant::Mutant;
 use crate::oracle::Oracle;
@@ -113,10 +114,14 @@ pub struct World {
     pub zk: Ensemble,
     /// All WAL.
     pub wal: Wal,
-    /// Timelines whose history is in the archive.
-    pub archived: BTreeMap<u32, u16>,
+    /// The archive of WAL.
+    pub archive: Archive,
     /// What clients were told.
     pub oracle: Oracle,
+    /// Branches that were begun by members that did not lead any more.
+    pub late_promotions: Vec<BranchId>,
+    /// Members whose znodes are gone, and since when they are.
+    pub away_since: Vec<Option<Time>>,
     /// Consumers of permanent slots.
     pub consumers: Vec<Consumer>,
     /// What was reached.
@@ -194,8 +199,10 @@ impl World {
             network: Network::default(),
             zk,
             wal: Wal::default(),
-            archived: BTreeMap::new(),
+            archive: Archive::default(),
             oracle: Oracle::default(),
+            late_promotions: Vec::new(),
+            away_since: vec![None; scenario.members],
             consumers,
             reached: Reached::default(),
             frozen_until: Time(0),

@@ -9,9 +9,8 @@ use pgha_sim::scenario::Scenario;
 const ENOUGH: u64 = 3000;
 
 /// What no history reaches, and why that is no gap.
-const UNREACHED: [(&str, &str); 6] = [
+const UNREACHED: [(&str, &str); 5] = [
     ("deposed", "needs a leadership that is lost before its lease: somebody deleted the znode"),
-    ("replaying", "needs an archive that standbys replay from"),
     ("duplicate_name", "needs two hosts of one name"),
     ("restoring_epoch", "needs somebody who deletes the znode of the epoch"),
     ("system_id_mismatch", "needs a data directory of another cluster"),

@@ -287,6 +287,8 @@ impl World {
             state: ControlState::InProduction,
             standby_signal: true,
             backup_label: true,
+            redo: theirs.at.lsn,
+            kept: theirs.at.lsn,
             slots: Slots::default(),
             ..theirs
         });
@@ -309,7 +311,7 @@ impl World {
         };
         let replayed = server.replayed(mine, now);
         let position = |name: &SlotName| theirs.slots.usable(name).map(|slot| slot.position);
-        let usable = |position: &u64| *position <= replayed;
+        let usable = |position: &u64| *position <= replayed && *position >= mine.kept;
         let copies: Vec<_> =
             slots.iter().filter_map(|name| Some((name.clone(), position(name).filter(usable)?))).collect();
         if copies.is_empty() {
@@ -329,8 +331,10 @@ impl World {
             Step::Again(after, step) => Step::Again(after, step + READ),
             Step::End(outcome) => {
                 self.say(|world| format!("{}: has copied {copies:?}", world.names[host]));
+                let ahead = self.is(Mutant::CopySlotsAtReplayed);
                 if let Some(data) = &mut self.hosts[host].pg.data {
                     for (name, position) in copies {
+                        let position = if ahead { data.at.lsn } else { position };
                         data.slots.create(name, Slot::new(Kind::Logical, position));
                     }
                 }
@@ -348,14 +352,4 @@ enum Step {
 
 fn failed(why: &str) -> Step {
     Step::End(Outcome::Failed(why.to_owned()))
-}
-
-/// The highest timeline in sequence that a promotion knows to be used: `findNewestTimeLine` looks for one history file
-/// after the other, in `pg_wal` and through `restore_command` in the archive.
-pub(crate) fn newest_known(world: &World, from: Timeline) -> Timeline {
-    let mut newest = from;
-    while world.archived.contains_key(&(newest.0 + 1)) {
-        newest = Timeline(newest.0 + 1);
-    }
-    newest
 }

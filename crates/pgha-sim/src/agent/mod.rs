@@ -6,7 +6,6 @@ mod execute;
 mod jobs;
 mod observe;
 
-pub(crate) use jobs::newest_known;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -89,7 +88,7 @@ pub struct Published {
     pub lease: Option<Lease>,
     /// How far it is, and when it looked.
     pub position: Option<(PeerPosition, Time)>,
-    /// When something about itself last kept it from leading.
+    /// When something about itself last kept it from leading, or from saying how far it is.
     pub barred: Time,
 }
 
@@ -178,7 +177,7 @@ impl World {
             standstill: Millis::from_secs(20),
             watchdog_required: self.scenario.without_watchdog.is_some(),
             replicatefrom: self.scenario.relayed(host).map(|relay| self.names[relay].clone()),
-            nostream: false,
+            nostream: self.scenario.nostream == Some(host),
         };
         if let Some(journals) = &mut self.journals {
             journals.start(self.now, &settings);
@@ -413,6 +412,7 @@ impl World {
         member.sync_priority = agent.settings.failover_priority;
         member.replicatefrom = agent.memory.relay(&agent.settings).cloned();
         member.clonefrom = clonefrom;
+        member.nostream = agent.settings.nostream;
         member.can_lead = can_lead(&agent.settings, &agent.memory, observation);
         let (mut leads, mut writable) = (agent.published.leads, false);
         if let pgha_core::observation::Dcs::Seen(cluster) = &observation.dcs {
@@ -437,7 +437,8 @@ impl World {
             ));
         }
         let stopping = agent.job.as_ref().is_some_and(|job| job.view.kind == JobKind::Stop);
-        let barred = if member.can_lead { agent.published.barred } else { agent.turn_began };
+        let fit = member.can_lead && position.is_some();
+        let barred = if fit { agent.published.barred } else { agent.turn_began };
         agent.published = Published { leads, writable: writable && !stopping, lease: agent.lease, position, barred };
         let session = agent.connection.session;
         let seen = agent.seen.as_deref();

@@ -14,6 +14,9 @@ use super::slots::Slots;
 use super::wal::{Position, Wal};
 use crate::time::Time;
 
+/// `wal_keep_size`.
+const KEEP: u64 = 3000;
+
 /// What is on disk.
 #[derive(Debug, Clone)]
 pub struct Data {
@@ -31,6 +34,8 @@ pub struct Data {
     pub checkpoint: u64,
     /// Where replay would begin: at the newest checkpoint or restartpoint, whatever started it.
     pub redo: u64,
+    /// The beginning of the WAL that is there.
+    pub kept: u64,
     /// Its replication slots.
     pub slots: Slots,
     /// `standby.signal`.
@@ -52,6 +57,7 @@ impl Data {
             recovered: (Timeline(0), 0),
             checkpoint: at.lsn - 1,
             redo: at.lsn - 1,
+            kept: 0,
             slots: Slots::default(),
             standby_signal: false,
             backup_label: false,
@@ -64,10 +70,12 @@ impl Data {
         self.recovered = (wal.timeline(self.at.branch), self.at.lsn);
     }
 
-    /// What a checkpoint or restartpoint does about WAL and slots.
-    pub fn checkpointed(&mut self) {
-        self.redo = self.at.lsn;
-        self.slots.checkpoint(self.at.lsn);
+    /// What a checkpoint or restartpoint does about WAL and slots, where WAL is archived up to there.
+    pub fn checkpointed(&mut self, archived: u64) {
+        let end = self.at.lsn;
+        self.redo = end;
+        let needed = self.slots.checkpoint(end).min(end.saturating_sub(KEEP)).min(archived);
+        self.kept = self.kept.max(needed);
     }
 
     /// As `pg_controldata` tells it.
@@ -192,6 +200,8 @@ pub struct Server {
     pub senders: Vec<Option<Sender>>,
     /// When each last confirmed something.
     pub confirmed: Vec<Time>,
+    /// When the last walsender of each ended, and what was confirmed to it.
+    pub left: Vec<Option<(Time, u64)>>,
     /// The setting as a query shows it.
     pub shown: SyncNames,
     /// The setting as the checkpointer knows it.
@@ -204,6 +214,8 @@ pub struct Server {
     pub waiting: VecDeque<Waiting>,
     /// A checkpoint or restartpoint is due then.
     pub checkpoint_due: Time,
+    /// The end of the segments that were full at the last look.
+    pub full: u64,
 }
 
 impl Server {
@@ -226,12 +238,14 @@ impl Server {
             heard: since,
             senders: vec![None; members],
             confirmed: vec![since; members],
+            left: vec![None; members],
             shown: SyncNames::default(),
             defined: false,
             setting: 0,
             settling: false,
             waiting: VecDeque::new(),
             checkpoint_due: since,
+            full: 0,
         }
     }
 

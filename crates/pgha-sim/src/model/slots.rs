@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pgha_core::lsn::Lsn;
 use pgha_core::name::SlotName;
-use pgha_core::observation::{self, PermanentSlot};
+use pgha_core::observation;
 
 use super::postgres::Server;
 
@@ -72,10 +72,13 @@ impl Slots {
         self.0.entry(name).or_insert(slot);
     }
 
-    /// Drops one, unless somebody uses it; gives what was dropped.
-    pub fn remove(&mut self, name: &SlotName, server: &Server) -> Option<Kind> {
+    /// Drops one, unless somebody uses it. Gives the member for whom it was, and whether it was of use to that.
+    pub fn remove(&mut self, name: &SlotName, server: &Server) -> Option<(usize, bool)> {
         self.0.get(name).filter(|slot| !slot.is_active(server))?;
-        self.0.remove(name).map(|slot| slot.kind)
+        match self.0.remove(name) {
+            Some(Slot { kind: Kind::Member(member), lost, .. }) => Some((member, !lost)),
+            _ => None,
+        }
     }
 
     /// A member has confirmed WAL, and perhaps told which rows it still reads (`hot_standby_feedback`).
@@ -139,14 +142,5 @@ impl Slots {
             of_its_kind.insert(name.clone(), seen);
         }
         shown
-    }
-}
-
-impl From<&PermanentSlot> for Kind {
-    fn from(slot: &PermanentSlot) -> Self {
-        match slot {
-            PermanentSlot::Physical => Self::Physical,
-            PermanentSlot::Logical { .. } => Self::Logical,
-        }
     }
 }
