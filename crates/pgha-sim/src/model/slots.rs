@@ -116,7 +116,10 @@ impl Slots {
         for slot in self.0.values_mut() {
             slot.saved = slot.position;
             slot.lost |= slot.position + MOST < end;
-            if !slot.lost {
+            if slot.lost {
+                // Who reads through it is thrown out.
+                slot.reader = None;
+            } else {
                 needed = needed.min(slot.position);
             }
         }
