@@ -353,7 +353,8 @@ fn wanted<'a>(
         let streams = |sender: &&Sender| member.is_running && sender.streaming && sender.name == name.as_str();
         primary.senders.iter().find(streams)
     };
-    let relays = |name: &NodeName| members.get(name).is_some_and(|it| it.is_running && !it.is_primary);
+    let hands_on = |it: &Member| it.is_running && !it.is_primary && !it.nostream;
+    let relays = |name: &NodeName| members.get(name).is_some_and(hands_on);
     let mut fit: Vec<_> = members
         .iter()
         // One that streams from another is here only for a while.
@@ -602,6 +603,28 @@ mod tests {
             assert!(!record.standbys.is_empty(), "{shown}");
         }
         assert_eq!((record.standbys, shown.as_str()), ([name("b")].into(), "\"b\""));
+    }
+
+    /// Simulated seed 100488: it streams from the primary for good where its relay lives on the archive.
+    #[test]
+    fn who_has_a_relay_is_waited_for_where_that_hands_nothing_on() {
+        let settings = ClusterSettings { synchrony: Synchrony::Named, ..ClusterSettings::default() };
+        let primary = Primary {
+            flushed: Lsn(10),
+            sync_names: String::new(),
+            checkpointer_settled: true,
+            senders: vec![Sender { name: "a".into(), streaming: true, named: None, flushed: Lsn(10) }],
+            slots: Slots::default(),
+            checkpoint_pending: false,
+        };
+        let waited_for = |nostream| {
+            let relay = Member { is_running: true, nostream, ..Member::default() };
+            let relayed = Member { is_running: true, replicatefrom: Some(name("b")), ..Member::default() };
+            let members = [(name("a"), relayed), (name("b"), relay)].into();
+            wanted(&settings, &SyncRecord::default(), &primary, &members, &BTreeSet::new())
+        };
+        assert_eq!(waited_for(true), [name("a")].into());
+        assert_eq!(waited_for(false), [].into());
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use pgha_core::lsn::Timeline;
 use pgha_core::observation::ControlState;
 
-use crate::agent::newest_known;
 use crate::event::{Event, Taker, Who};
 use crate::invariant::{self, Violation};
 use crate::model::postgres::{Life, Sender, Server, SyncNames, Waiting};
+use crate::model::slots::Kind;
 use crate::model::wal::Position;
 use crate::mutant::Mutant;
 use crate::scenario::Moment;
@@ -35,6 +35,9 @@ impl World {
         let unclean = pg.data.as_ref().is_some_and(|data| {
             matches!(data.state, ControlState::InProduction | ControlState::InArchiveRecovery | ControlState::Other)
         });
+        if let Some(data) = pg.data.as_mut().filter(|_| unclean) {
+            data.slots.recover();
+        }
         let takes = if unclean { self.between(150, 6000) } else { self.between(80, 800) };
         let takes = takes.max(self.hosts[host].recovers_until.since(now));
         self.later(takes, Event::Started(Who { host, start: number }));
@@ -147,6 +150,8 @@ impl World {
         if let Some(data) = &mut self.hosts[host].pg.data
             && clean
         {
+            let archived = if primary { self.archive.end(&self.wal, data.at.branch) } else { u64::MAX };
+            data.checkpointed(archived);
             data.state = if primary { ControlState::ShutDown } else { ControlState::ShutDownInRecovery };
             if !primary {
                 data.catch_up(&self.wal);
@@ -168,7 +173,7 @@ impl World {
         let (end, old) = (data.at, self.wal.timeline(data.at.branch));
         let taken = self.hosts[host].pg.server.as_ref().and_then(|server| server.promoting);
         let taken = taken.filter(|_| !self.is(Mutant::IgnoreTwins)).map_or(0, |timeline| timeline.0 - 1);
-        let newest = newest_known(self, Timeline(self.wal.timeline(end.branch).0.max(taken)));
+        let newest = self.archive.newest(Timeline(self.wal.timeline(end.branch).0.max(taken)));
         let mut at = self.wal.promote(end, newest, host);
         // The end-of-recovery record is the first on the new timeline.
         at.lsn += 1;
@@ -189,11 +194,11 @@ impl World {
             server.shown = names;
         }
         let timeline = self.wal.timeline(at.branch);
-        invariant::timeline::check(self, at.branch);
+        invariant::timeline::check(self, host, at.branch);
         self.say(|world| format!("{}: Postgres is promoted to timeline {timeline} at {}", world.names[host], at.lsn));
         // The archiver takes the history file when it gets round to it; the archive may be out of reach.
         if self.rng.bool() {
-            self.archived.insert(timeline.0, at.branch);
+            self.archive.add_history(timeline, at.branch);
         }
         self.begins_to_write(who);
         // Who is promoted after he was passed over by an operator begins nothing that counts.
@@ -311,6 +316,7 @@ impl World {
     pub(crate) fn stream(&mut self, member: usize) {
         self.later(LOOK, Event::Stream { member });
         self.end_dead_senders(member);
+        self.keep_wal(member);
         let now = self.now;
         let at = &self.hosts[member];
         let Some(server) = at.pg.server.as_ref().filter(|server| server.life == Life::Running && !server.primary)
@@ -348,6 +354,7 @@ impl World {
             }
             None if server.replays_until > now => {}
             None => {
+                self.restore(member);
                 if let Some(upstream) = upstream {
                     self.connect_stream(member, upstream);
                 }
@@ -355,7 +362,7 @@ impl World {
         }
     }
 
-    fn moves(&self, host: usize) -> bool {
+    pub(crate) fn moves(&self, host: usize) -> bool {
         let at = &self.hosts[host];
         at.on && at.frozen_until <= self.now && at.pg.server.as_ref().is_some_and(|s| s.stuck_until <= self.now)
     }
@@ -376,7 +383,8 @@ impl World {
             }
             let connected = number.is_some() && receiver == Some((host, server.number));
             if (!connected && reachable) || now.since(server.confirmed[member]) > SILENCE {
-                server.senders[member] = None;
+                let sender = server.senders[member].take();
+                server.left[member] = sender.map(|sender| (now, sender.flushed));
             }
         }
     }
@@ -398,8 +406,11 @@ impl World {
         };
         let number = primary.number;
         let (Some(theirs), Some(mine)) = (&self.hosts[upstream].pg.data, &self.hosts[member].pg.data) else { return };
+        if !theirs.slots.has(Kind::Member(member)) {
+            return;
+        }
         let (theirs, mine) = (theirs.at, mine.at);
-        if !self.wal.accepts(theirs, mine) {
+        if !self.wal.accepts(theirs, mine) || !self.has_wal(upstream, member) {
             return;
         }
         // Numbers fit. Do the histories?
@@ -502,6 +513,10 @@ impl World {
         sender.flushed = sender.flushed.max(lsn);
         sender.streaming |= lsn >= sender.behind;
         server.confirmed[from] = now;
+        let feedback = self.scenario.has_logical_slots();
+        if let Some(data) = &mut self.hosts[to.host].pg.data {
+            data.slots.confirm(from, lsn, feedback);
+        }
         self.release(to.host, from);
     }
 

@@ -160,6 +160,10 @@ impl World {
             self.say(|world| format!("session {id} of {} expires", world.names[owner]));
             let session = SessionId::try_from(id).unwrap_or(SessionId::MAX);
             if let Some(next) = self.zk.committed.without(&self.names, session) {
+                let member = self.member(owner);
+                if self.zk.committed.owner(member) == Some(session) {
+                    self.away_since[member] = Some(self.now);
+                }
                 let led = self.zk.committed.leader.is_some_and(|(_, owns)| owns == session);
                 self.commit_tree(next);
                 if led {
@@ -319,6 +323,10 @@ impl World {
         let done = next.is_some();
         if let Some(next) = next {
             let taken = matches!(*write, Write::Take { .. });
+            if matches!(*write, Write::Announce { .. }) {
+                let member = self.member(who.host);
+                self.away_since[member] = None;
+            }
             let moment = match *write {
                 Write::Take { .. } => Some(Moment::Take),
                 Write::Sync { .. } => Some(Moment::SyncRecord),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use pgha_core::name::Epoch;
 
 use crate::model::zookeeper::{SessionId, Tree, Write};
+use crate::slots::SlotWork;
 use crate::time::Time;
 
 /// A process, as an event means it: what happens to a later one is another event.
@@ -129,6 +130,15 @@ pub enum Event {
         /// Its next step.
         step: u8,
     },
+    /// Work on slots comes to its end.
+    SlotWork {
+        /// The agent.
+        who: Who,
+        /// What.
+        work: Box<SlotWork>,
+    },
+    /// A consumer of a permanent slot reads.
+    Consume(usize),
     /// A connection to ZooKeeper is tried.
     Connect(Who),
     /// A read reaches a server.

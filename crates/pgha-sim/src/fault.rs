@@ -208,7 +208,7 @@ impl World {
                 let candidate = Some(self.names[candidate].clone());
                 self.operate(&Write::Ask(FailoverRequest { leader: None, candidate, later: false, version: 0 }));
             }
-            Fault::Scheduled(candidate) => self.schedule(candidate, true),
+            Fault::Scheduled(candidate) => self.schedule(candidate),
             Fault::Mishap(mishap) => self.mishap(mishap, until),
             // See the mishap.
             Fault::Edit(Edit::Failsafe) if self.namesake.is_some() => {}
@@ -220,12 +220,12 @@ impl World {
         }
     }
 
-    /// An operator asks for a switchover, later or now.
-    fn schedule(&mut self, candidate: usize, later: bool) {
+    /// An operator asks for a switchover at a later time.
+    fn schedule(&mut self, candidate: usize) {
         let leader = self.zk.committed.leader.map(|(leader, _)| leader).filter(|leader| *leader != candidate);
         if let Some(leader) = leader {
             let (leader, candidate) = (Some(self.names[leader].clone()), Some(self.names[candidate].clone()));
-            self.operate(&Write::Ask(FailoverRequest { leader, candidate, later, version: 0 }));
+            self.operate(&Write::Ask(FailoverRequest { leader, candidate, later: true, version: 0 }));
         }
     }
 
@@ -263,10 +263,10 @@ impl World {
                 self.hosts[host].disk = pgha_core::observation::Disk::Sound;
                 self.hosts[host].disk_failed_until = self.now;
             }
-            Fault::Scheduled(candidate) => {
-                let waits = self.zk.committed.cluster.failover.as_ref().is_some_and(|request| request.later);
-                if waits {
-                    self.schedule(candidate, false);
+            Fault::Scheduled(_) => {
+                // Its time has come, whoever leads by now.
+                if let Some(request) = self.zk.committed.cluster.failover.clone().filter(|request| request.later) {
+                    self.operate(&Write::Ask(FailoverRequest { later: false, ..request }));
                 }
             }
             // An operator who is told that ZooKeeper is away tries again.

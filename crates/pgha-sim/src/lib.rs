@@ -6,7 +6,8 @@
 //! | [`world`], [`event`], [`time`] | virtual time, and what happens in it |
 //! | [`model`] | small honest models: ZooKeeper, Postgres, its WAL, the network |
 //! | [`agent`] | the shell around `decide`: observe, decide, execute, publish |
-//! | `ensemble`, `database`, `machine`, `fault`, [`mishap`] | the models at work; what machines and people do to them |
+//! | `ensemble`, `database`, `archive`, `slots`, `machine` | the models at work |
+//! | `fault`, [`mishap`] | what machines and people do to them |
 //! | [`oracle`], [`invariant`] | what clients were told, and what must hold |
 //! | [`mutant`] | faults in the code that the simulator must find |
 //! | [`history`], [`shrink`], [`reach`] | running one, making it small, and what was reached |
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod archive;
 mod database;
 mod ensemble;
 pub mod event;
@@ -32,5 +34,6 @@ pub mod reach;
 pub mod replay;
 pub mod scenario;
 pub mod shrink;
+mod slots;
 pub mod time;
 pub mod world;

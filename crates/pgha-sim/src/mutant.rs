@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use pgha_core::action::{Action, StartAs};
 use pgha_core::decide::Decision;
+use pgha_core::lsn::Lsn;
 use pgha_core::observation::{Dcs, Initialize, Observation, Postgres, Primary, Role, Tie};
 use pgha_core::reason::Reason;
 use pgha_core::sync::Form;
@@ -69,6 +70,12 @@ pub enum Mutant {
     EvictUnchecked,
     /// A voter goes on streaming from the old primary.
     StayBound,
+    /// The slot of a member that is away is dropped at once.
+    DropAbsentSlots,
+    /// The slots of a standby are moved on further than the leader's.
+    AdvanceSlotsTooFar,
+    /// A copy of a logical slot begins where the standby is, not where the consumer is.
+    CopySlotsAtReplayed,
 }
 
 impl Mutant {
@@ -158,6 +165,16 @@ impl Mutant {
             Self::IgnoreInitialize => {
                 if matches!(observation.postgres, Postgres::NoData) {
                     cluster.initialize = Initialize::Absent;
+                }
+            }
+            Self::DropAbsentSlots => {
+                if let Some(settings) = &mut cluster.config {
+                    settings.member_slots_ttl = Millis(0);
+                }
+            }
+            Self::AdvanceSlotsTooFar => {
+                for position in cluster.slot_positions.values_mut() {
+                    *position = Lsn(position.0 + 1000);
                 }
             }
             _ => {}

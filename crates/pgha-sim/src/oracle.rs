@@ -81,6 +81,18 @@ impl World {
         });
     }
 
+    /// What the balancer's last check has found; a check that got no answer leaves nobody.
+    pub(crate) fn offered_primary(&self) -> Option<usize> {
+        (0..self.scenario.members).find(|host| {
+            let at = &self.hosts[*host];
+            at.on
+                && at.frozen_until <= self.now
+                && at.agent_frozen_until <= self.now
+                && self.network.talks(CLIENTS, *host)
+                && at.agent.as_deref().is_some_and(|agent| agent.is_primary(self.clock(*host)))
+        })
+    }
+
     /// A client writes one row: mostly to whom its balancer takes for the primary, now and then to anybody.
     pub(crate) fn client(&mut self, client: u32) {
         let again = self.between(300, 1100);
@@ -91,16 +103,7 @@ impl World {
         let target = if stray {
             self.rng.usize(0..members)
         } else {
-            // What the balancer's last check has found; a check that got no answer leaves nobody.
-            let found = (0..members).find(|host| {
-                let at = &self.hosts[*host];
-                at.on
-                    && at.frozen_until <= self.now
-                    && at.agent_frozen_until <= self.now
-                    && self.network.talks(CLIENTS, *host)
-                    && at.agent.as_deref().is_some_and(|agent| agent.is_primary(self.clock(*host)))
-            });
-            match found.or(believed) {
+            match self.offered_primary().or(believed) {
                 Some(host) => host,
                 None => return,
             }

@@ -1,8 +1,10 @@
 //! What a history is made of: the cluster, its settings, and the faults that will come. All of it from one seed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use pgha_core::observation::{ClusterSettings, Disk, Synchrony};
+use pgha_core::name::SlotName;
+use pgha_core::observation::{ClusterSettings, Disk, PermanentSlot, Synchrony};
 use pgha_core::time::Millis;
 use pgha_core::timing::{Profile, Timing};
 
@@ -181,6 +183,8 @@ pub struct Scenario {
     pub relay: Option<(usize, usize)>,
     /// New members are copied from this one.
     pub clonefrom: Option<usize>,
+    /// This member lives on the archive alone.
+    pub nostream: Option<usize>,
     /// A host that is none yet, where one will be started under the name of a member.
     pub spare: Option<usize>,
     /// Everything that will happen.
@@ -310,6 +314,10 @@ impl Scenario {
                 faults.push(Planned { at, lasts: longest, fault: ambush });
             }
         }
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0005);
+        settings.permanent_slots = permanent_slots(&mut rng);
+        let two_are_left = members > 2 && without_watchdog.is_none() && nofailover.is_none();
+        let nostream = (two_are_left && rng.u8(0..8) == 0).then(|| rng.usize(0..members));
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0006);
         if wanted > 0 {
             faults.extend(mishap::planned(&mut rng, members, members.max(servers)));
@@ -329,6 +337,7 @@ impl Scenario {
             preferred,
             relay: relay.filter(|(member, from)| member != from),
             clonefrom,
+            nostream,
             spare,
             faults,
         }
@@ -337,6 +346,11 @@ impl Scenario {
     /// The member that `member` streams from in place of the leader.
     pub fn relayed(&self, member: usize) -> Option<usize> {
         self.relay.filter(|(it, _)| *it == member).map(|(_, from)| from)
+    }
+
+    /// Whether some permanent slot is a logical one.
+    pub fn has_logical_slots(&self) -> bool {
+        self.settings.permanent_slots.values().any(|slot| *slot != PermanentSlot::Physical)
     }
 
     /// Hosts: enough for members and servers, and the spare one.
@@ -348,6 +362,16 @@ impl Scenario {
     pub fn is_calm(&self) -> bool {
         self.faults.is_empty()
     }
+}
+
+/// One in three has some.
+fn permanent_slots(rng: &mut fastrand::Rng) -> BTreeMap<SlotName, PermanentSlot> {
+    let logical = PermanentSlot::Logical { database: "app".to_owned(), plugin: "pgoutput".to_owned() };
+    let wanted = [[false, false], [false, false], [false, false], [false, false], [true, true], [false, true]];
+    let wanted = wanted[rng.usize(0..6)];
+    let slots = [("backup", PermanentSlot::Physical), ("cdc", logical)];
+    let drawn = slots.into_iter().zip(wanted).filter(|(_, wanted)| *wanted);
+    drawn.filter_map(|((name, kind), _)| Some((SlotName::parse(name)?, kind))).collect()
 }
 
 /// Two faults that are worse together than one after the other.

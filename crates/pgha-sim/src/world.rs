@@ -22,14 +22,16 @@ use crate::event::{Event, Queue, Who};
 use crate::invariant::Violation;
 use crate::journal::Journals;
 use crate::mishap::Aside;
+use crate::model::archive::Archive;
 use crate::model::network::Network;
 use crate::model::postgres::Postgres;
-use crate::model::wal::Wal;
+use crate::model::wal::{BranchId, Wal};
 use crate::model::zookeeper::{Ensemble, SessionId, place_of};
 use crate::mutant::Mutant;
 use crate::oracle::Oracle;
 use crate::reach::Reached;
 use crate::scenario::{self, Fault, Moment, Scenario, Strike};
+use crate::slots::Consumer;
 use crate::time::{Clock, Span, Time};
 
 /// The lease file.
@@ -118,10 +120,16 @@ pub struct World {
     pub zk: Ensemble,
     /// All WAL.
     pub wal: Wal,
-    /// Timelines whose history is in the archive.
-    pub archived: BTreeMap<u32, u16>,
+    /// The archive of WAL.
+    pub archive: Archive,
     /// What clients were told.
     pub oracle: Oracle,
+    /// Branches that were begun by members that did not lead any more.
+    pub late_promotions: Vec<BranchId>,
+    /// Members whose znodes are gone, and since when they are.
+    pub away_since: Vec<Option<Time>>,
+    /// Consumers of permanent slots.
+    pub consumers: Vec<Consumer>,
     /// What was reached.
     pub reached: Reached,
     /// Since when nobody leads.
@@ -190,6 +198,8 @@ impl World {
             .collect();
         let timing = scenario.timing;
         let zk = Ensemble::new(scenario.servers, Span::millis(timing.session().0), Span::millis(timing.tick.0));
+        let consumers =
+            scenario.settings.permanent_slots.iter().map(|(name, kind)| Consumer::new(name, kind)).collect();
         let mut world = Self {
             now: Time(0),
             queue: Queue::default(),
@@ -200,8 +210,11 @@ impl World {
             network: Network::default(),
             zk,
             wal: Wal::default(),
-            archived: BTreeMap::new(),
+            archive: Archive::default(),
             oracle: Oracle::default(),
+            late_promotions: Vec::new(),
+            away_since: vec![None; scenario.members],
+            consumers,
             reached: Reached::default(),
             frozen_until: Time(0),
             calm: false,
@@ -232,6 +245,9 @@ impl World {
         }
         for client in 0..2 {
             self.later(Span::secs(5), Event::Client(client));
+        }
+        for consumer in 0..self.consumers.len() {
+            self.later(Span::secs(8), Event::Consume(consumer));
         }
         for (index, planned) in self.scenario.faults.iter().enumerate() {
             self.queue.push(planned.at, Event::Fault(index));
@@ -342,6 +358,9 @@ impl World {
             | Event::Goes { who, .. }
             | Event::Job { who, .. }
             | Event::Connect(who) => host(who.host).max(self.hosts[who.host].agent_frozen_until),
+            Event::SlotWork { who, .. } => {
+                host(who.host).max(self.hosts[who.host].agent_frozen_until).max(self.stuck_until(who.host))
+            }
             Event::AskPromise { peer, .. } => host(*peer).max(self.hosts[*peer].agent_frozen_until),
             Event::Read { server, .. }
             | Event::Write { server, .. }
@@ -369,6 +388,7 @@ impl World {
             | Event::Thaw(_)
             | Event::ServerUp(_)
             | Event::Client(_)
+            | Event::Consume(_)
             | Event::Fault(_)
             | Event::FaultEnd(_)
             | Event::Calm
@@ -434,6 +454,8 @@ impl World {
             Event::Thaw(host) => self.thaw(host),
             Event::ServerUp(server) => self.server_up(server),
             Event::Client(client) => self.client(client),
+            Event::Consume(consumer) => self.consume(consumer),
+            Event::SlotWork { who, work } => self.slot_work(who, *work),
             Event::Commit { host, write } => self.commit(host, write),
             Event::Fault(index) => self.fault(index),
             Event::FaultEnd(index) => self.fault_end(index),

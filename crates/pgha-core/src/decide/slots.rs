@@ -137,7 +137,8 @@ pub(super) fn to_copy(
     standby: &Standby,
 ) -> BTreeSet<SlotName> {
     let barred = view.settings.nofailover || view.settings.nostream;
-    if barred || settings.paused || cluster.failover.is_some() || view.backing_off(JobKind::CopySlots) {
+    let asked = cluster.failover.as_ref().is_some_and(|request| !request.later);
+    if barred || settings.paused || asked || view.backing_off(JobKind::CopySlots) {
         return BTreeSet::new();
     }
     let missing: BTreeSet<SlotName> = (settings.permanent_slots.keys())

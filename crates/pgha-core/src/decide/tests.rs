@@ -1201,9 +1201,14 @@ fn logical_slots_are_copied_once_and_not_again_at_once() {
 
 #[test]
 fn logical_slots_wait_for_a_change_of_the_leader() {
-    let mut all = with_permanent_slots();
-    all.failover = Some(FailoverRequest { leader: Some(name("peer")), candidate: None, later: false, version: 1 });
-    assert_eq!(said(&observe(all, standby()))[0], "following");
+    let asked = |later| {
+        let mut all = with_permanent_slots();
+        all.failover = Some(FailoverRequest { leader: Some(name("peer")), candidate: None, later, version: 1 });
+        said(&observe(all, standby()))[0].clone()
+    };
+    assert_eq!(asked(false), "following");
+    // One that is due tomorrow keeps nobody from it.
+    assert_eq!(asked(true), "copying_slots");
     let mut behind = with_permanent_slots();
     behind.slot_positions.insert(SlotName::parse("cdc").unwrap(), Lsn(1001));
     assert_eq!(said(&observe(behind, standby()))[0], "following");

@@ -1,9 +1,10 @@
 //! Does what was decided, one action at a time, as `pgha-agent/src/agent/execute.rs` does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgha_core::action::{Action, StartAs};
-use pgha_core::name::{Epoch, NodeName};
+use pgha_core::lsn::Lsn;
+use pgha_core::name::{Epoch, NodeName, SlotName};
 use pgha_core::observation::{Dcs, History, Initialize, JobKind, Postgres, Promise, Role, SyncRecord};
 
 use super::jobs::Work;
@@ -12,6 +13,7 @@ use crate::event::{Event, Who};
 use crate::model::zookeeper::Write;
 use crate::mutant::Mutant;
 use crate::scenario::Moment;
+use crate::slots::SlotWork;
 use crate::time::Span;
 use crate::world::World;
 
@@ -54,8 +56,8 @@ impl World {
             }
             Action::Renew { version, retain } => {
                 let Some(epoch) = self.seen_epoch(who) else { return Done::Failed };
-                let optime = self.own_position(who);
-                self.write(who, Write::Renew { version, epoch, optime, retain }, ack(epoch, false), None)
+                let (optime, slots) = self.own_positions(who);
+                self.write(who, Write::Renew { version, epoch, optime, slots, retain }, ack(epoch, false), None)
             }
             Action::ReleaseLeadership { version } => self.write(who, Write::Release { version }, None, None),
             Action::RecordCluster { version, system_id } => {
@@ -136,18 +138,23 @@ impl World {
                 Done::Go
             }
             Action::CreateSlots(slots) => {
-                if let Some(server) = &mut self.hosts[host].pg.server {
-                    server.slots.extend(slots);
-                }
+                self.create_slots(host, slots);
                 Done::Go
             }
-            // Neither logical slots nor positions are part of this world.
-            Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_) => Done::Go,
-            Action::CopySlots(..) => Done::Failed,
+            Action::CreateLogicalSlots(slots) => {
+                self.begin_slot_work(who, SlotWork::Create(slots.into_keys().collect()));
+                Done::Go
+            }
+            Action::AdvanceSlots(slots) => {
+                self.begin_slot_work(who, SlotWork::Advance(slots));
+                Done::Go
+            }
+            Action::CopySlots(source, slots) => {
+                let Some(source) = self.number(&source) else { return Done::Failed };
+                self.begin_job(who, JobKind::CopySlots, Work::CopySlots { source, slots, copies: Vec::new() })
+            }
             Action::DropSlots(slots) => {
-                if let Some(server) = &mut self.hosts[host].pg.server {
-                    server.slots.retain(|slot| !slots.contains(slot));
-                }
+                self.drop_slots(host, &slots);
                 Done::Go
             }
             Action::Checkpoint => {
@@ -242,16 +249,24 @@ impl World {
         }
     }
 
-    fn own_position(&mut self, who: Who) -> pgha_core::lsn::Lsn {
-        let Some(agent) = self.agent(who) else { return pgha_core::lsn::Lsn::INVALID };
-        let seen = agent.seen.as_ref().map_or(pgha_core::lsn::Lsn::INVALID, |tree| tree.cluster.optime);
-        match agent.observation.as_ref().map(|observation| &observation.postgres) {
-            Some(Postgres::Running(running)) => match &running.role {
-                Role::Primary(primary) => primary.flushed,
-                Role::Standby(_) => seen,
-            },
-            _ => seen,
+    /// What a renewal tells of: how far the leader is, and its slots are; while it is no primary, what was told before.
+    fn own_positions(&mut self, who: Who) -> (Lsn, BTreeMap<SlotName, Lsn>) {
+        let Some(agent) = self.hosts[who.host].agent.as_deref() else { return Default::default() };
+        if let Some(Postgres::Running(running)) = agent.observation.as_ref().map(|observation| &observation.postgres)
+            && let Role::Primary(primary) = &running.role
+        {
+            let own = (self.names[who.host].slot(), primary.flushed);
+            let named = |name: &str| self.names.iter().find(|member| member.as_str() == name);
+            let senders = (primary.senders.iter()).filter_map(|it| Some((named(&it.name)?.slot(), it.flushed)));
+            let permanent = self.consumers.iter().filter_map(|consumer| {
+                let slots = &primary.slots;
+                let slot = slots.physical.get(&consumer.slot).or_else(|| slots.logical.get(&consumer.slot))?;
+                (slot.position != Lsn::INVALID && !slot.spoilt).then(|| (consumer.slot.clone(), slot.position))
+            });
+            return (primary.flushed, senders.chain([own]).chain(permanent).collect());
         }
+        let told = agent.seen.as_ref().map(|tree| (tree.cluster.optime, tree.cluster.slot_positions.clone()));
+        told.unwrap_or_default()
     }
 
     /// The newest switch is ours; the older ones are as they are on record.

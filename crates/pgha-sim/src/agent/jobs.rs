@@ -1,7 +1,9 @@
 //! Slow actions, step by step. What an agent ordered goes on when it dies; only its waiting ends.
 
+use std::collections::BTreeSet;
+
 use pgha_core::lsn::Timeline;
-use pgha_core::name::Epoch;
+use pgha_core::name::{Epoch, SlotName};
 use pgha_core::observation::{ControlState, JobKind, Outcome, Past, RunningJob};
 use pgha_core::time::Instant;
 
@@ -10,13 +12,14 @@ use super::execute::Done;
 use crate::event::{Event, Who};
 use crate::invariant;
 use crate::model::postgres::{Data, Life};
+use crate::model::slots::{Kind, Slot, Slots};
 use crate::mutant::Mutant;
 use crate::scenario::Moment;
 use crate::time::Span;
 use crate::world::World;
 
 /// A slow action and what it needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Work {
     Bootstrap,
     Prepare,
@@ -26,7 +29,11 @@ pub(super) enum Work {
     Promote { epoch: Epoch, not_after: Instant, timeline: Timeline },
     Rewind { source: usize },
     Clone { source: usize },
+    CopySlots { source: usize, slots: BTreeSet<SlotName>, copies: Vec<(SlotName, u64)> },
 }
+
+/// The step at which slots to copy have been read.
+const READ: u8 = 2;
 
 /// How often a job looks whether something has come about.
 const LOOK: Span = Span::millis(20);
@@ -56,6 +63,8 @@ impl World {
             Work::Promote { epoch, not_after, timeline } => self.promote(who.host, step, epoch, not_after, timeline),
             Work::Rewind { source } => self.rewind(who.host, step, source),
             Work::Clone { source } => self.copy(who.host, step, source),
+            Work::CopySlots { source, slots, .. } if step < READ => self.read_slots(who, step, source, &slots),
+            Work::CopySlots { copies, .. } => self.write_slots(who.host, step, copies, waited.0),
         };
         match next {
             Step::Again(after, step) => self.later(after, Event::Job { who, id, step }),
@@ -247,6 +256,7 @@ impl World {
             standby_signal: true,
             backup_label: true,
             damaged: false,
+            slots: Slots::default(),
             ..theirs
         });
         self.finish_rewind(host);
@@ -273,10 +283,64 @@ impl World {
         let Some(theirs) = self.hosts[source].pg.data.clone() else { return failed("there is no data") };
         let old = self.hosts[host].pg.data.take();
         self.hosts[host].pg.old = old;
-        self.hosts[host].pg.data =
-            Some(Data { state: ControlState::InProduction, standby_signal: true, backup_label: true, ..theirs });
+        self.hosts[host].pg.data = Some(Data {
+            state: ControlState::InProduction,
+            standby_signal: true,
+            backup_label: true,
+            redo: theirs.at.lsn,
+            kept: theirs.at.lsn,
+            slots: Slots::default(),
+            ..theirs
+        });
         self.finish_rewind(host);
         Step::End(Outcome::Done)
+    }
+
+    /// What the leader has and this member can use is read while it still runs.
+    fn read_slots(&mut self, who: Who, step: u8, source: usize, slots: &BTreeSet<SlotName>) -> Step {
+        let (host, now) = (who.host, self.now);
+        if step == 0 {
+            return Step::Again(self.between(5, 300), 1);
+        }
+        if !self.is_source(host, source, true) {
+            return failed("the source cannot be reached");
+        }
+        let pg = &self.hosts[host].pg;
+        let (Some(theirs), Some(mine), Some(server)) = (&self.hosts[source].pg.data, &pg.data, &pg.server) else {
+            return failed("there is no data");
+        };
+        let replayed = server.replayed(mine, now);
+        let position = |name: &SlotName| theirs.slots.usable(name).map(|slot| slot.position);
+        let usable = |position: &u64| *position <= replayed && *position >= mine.kept;
+        let copies: Vec<_> =
+            slots.iter().filter_map(|name| Some((name.clone(), position(name).filter(usable)?))).collect();
+        if copies.is_empty() {
+            return failed("there is no slot that could be used here");
+        }
+        if let Some(Job { what: Work::CopySlots { copies: read, .. }, .. }) =
+            self.agent(who).and_then(|agent| agent.job.as_mut())
+        {
+            *read = copies;
+        }
+        Step::Again(LOOK, READ)
+    }
+
+    /// Slots are written once Postgres has stopped; it is left so.
+    fn write_slots(&mut self, host: usize, step: u8, copies: Vec<(SlotName, u64)>, waited: u64) -> Step {
+        match self.stop(host, step - READ, true, waited) {
+            Step::Again(after, step) => Step::Again(after, step + READ),
+            Step::End(outcome) => {
+                self.say(|world| format!("{}: has copied {copies:?}", world.names[host]));
+                let ahead = self.is(Mutant::CopySlotsAtReplayed);
+                if let Some(data) = &mut self.hosts[host].pg.data {
+                    for (name, position) in copies {
+                        let position = if ahead { data.at.lsn } else { position };
+                        data.slots.create(name, Slot::new(Kind::Logical, position));
+                    }
+                }
+                Step::End(outcome)
+            }
+        }
     }
 }
 
@@ -288,14 +352,4 @@ enum Step {
 
 fn failed(why: &str) -> Step {
     Step::End(Outcome::Failed(why.to_owned()))
-}
-
-/// The highest timeline in sequence that a promotion knows to be used: `findNewestTimeLine` looks for one history file
-/// after the other, in `pg_wal` and through `restore_command` in the archive.
-pub(crate) fn newest_known(world: &World, from: Timeline) -> Timeline {
-    let mut newest = from;
-    while world.archived.contains_key(&(newest.0 + 1)) {
-        newest = Timeline(newest.0 + 1);
-    }
-    newest
 }

@@ -6,7 +6,6 @@ mod execute;
 mod jobs;
 mod observe;
 
-pub(crate) use jobs::newest_known;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -89,7 +88,7 @@ pub struct Published {
     pub lease: Option<Lease>,
     /// How far it is, and when it looked.
     pub position: Option<(PeerPosition, Time)>,
-    /// When something about itself last kept it from leading.
+    /// When something about itself last kept it from leading, or from saying how far it is.
     pub barred: Time,
 }
 
@@ -147,6 +146,8 @@ pub struct Agent {
     /// What was asked of it.
     pub request: Option<Request>,
     asking: Option<Asking>,
+    /// Work on slots is under way, beside its turns.
+    pub(crate) works_on_slots: bool,
     /// It has reached for this leadership, and does not know what has become of that.
     bid: Option<Epoch>,
     /// It has nothing to do with the leadership, and may give its word.
@@ -178,7 +179,7 @@ impl World {
             standstill: Millis::from_secs(20),
             watchdog_required: self.scenario.without_watchdog.is_some(),
             replicatefrom: self.scenario.relayed(member).map(|relay| self.names[relay].clone()),
-            nostream: false,
+            nostream: self.scenario.nostream == Some(member),
         };
         if let Some(journals) = &mut self.journals {
             journals.start(self.now, &settings);
@@ -218,6 +219,7 @@ impl World {
             peers: None,
             request: None,
             asking: None,
+            works_on_slots: false,
             bid: None,
             free: false,
             newest_epoch: Epoch::default(),
@@ -328,7 +330,8 @@ impl World {
         if agent.request == Some(Request::Reinitialize) {
             agent.request = None;
         }
-        agent.acted = !decision.actions.is_empty();
+        let background = |action: &Action| matches!(action, Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_));
+        agent.acted = !decision.actions.iter().all(background);
         agent.actions = decision.actions.into();
         agent.seen = if let Read::Answered(tree) = read { Some(tree) } else { None };
         agent.newest = agent.newest.max(agent.seen.as_ref().map(|tree| tree.zxid));
@@ -418,6 +421,7 @@ impl World {
         member.sync_priority = agent.settings.failover_priority;
         member.replicatefrom = agent.memory.relay(&agent.settings).cloned();
         member.clonefrom = clonefrom;
+        member.nostream = agent.settings.nostream;
         member.can_lead = can_lead(&agent.settings, &agent.memory, observation);
         let (mut leads, mut writable) = (agent.published.leads, false);
         if let pgha_core::observation::Dcs::Seen(cluster) = &observation.dcs {
@@ -445,7 +449,8 @@ impl World {
             ));
         }
         let stopping = agent.job.as_ref().is_some_and(|job| job.view.kind == JobKind::Stop);
-        let barred = if member.can_lead { agent.published.barred } else { agent.turn_began };
+        let fit = member.can_lead && position.is_some();
+        let barred = if fit { agent.published.barred } else { agent.turn_began };
         agent.published = Published { leads, writable: writable && !stopping, lease: agent.lease, position, barred };
         let session = agent.connection.session;
         let seen = agent.seen.as_deref();

@@ -266,13 +266,13 @@ impl World {
                 sync_names: server.shown.text.clone(),
                 checkpointer_settled: !server.settling,
                 senders: senders.collect(),
-                slots: server.slots(&self.names),
+                slots: data.slots.shown(server),
                 checkpoint_pending: data.checkpoint_timeline < branch,
             })
         } else {
             // A walreceiver is started at the end of what is there.
             let complete = streaming || server.replays_until <= self.now;
-            let known = if complete { data.at.lsn } else { data.recovered.1.max(data.checkpoint).min(data.at.lsn) };
+            let known = server.replayed(data, self.now);
             Role::Standby(Standby {
                 received: if streaming { Lsn(known) } else { Lsn::INVALID },
                 replayed: Lsn(known),
@@ -284,7 +284,7 @@ impl World {
                     false if complete && server.restores_until <= self.now => Tie::Free,
                     false => Tie::Loose,
                 },
-                slots: server.slots(&self.names),
+                slots: data.slots.shown(server),
                 checkpoint_pending: streaming && data.checkpoint_timeline < branch,
                 paused: false,
             })

@@ -2,11 +2,14 @@
 
 pub mod ahead;
 pub mod calm;
+pub mod consumer;
 pub mod fenced;
 pub mod former;
 pub mod healed;
+pub mod held;
 pub mod in_time;
 pub mod kept;
+pub mod permanent;
 pub mod rejoin;
 pub mod timeline;
 pub mod writable;

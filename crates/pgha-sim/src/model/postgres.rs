@@ -6,12 +6,16 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use pgha_core::lsn::{Lsn, Timeline};
-use pgha_core::name::{NodeName, SlotName, SystemId};
-use pgha_core::observation::{Control, ControlState, Past, Slot, Slots};
+use pgha_core::name::{NodeName, SystemId};
+use pgha_core::observation::{Control, ControlState, Past};
 use pgha_core::sync::Form;
 
+use super::slots::Slots;
 use super::wal::{Position, Wal};
 use crate::time::Time;
+
+/// `wal_keep_size`.
+const KEEP: u64 = 3000;
 
 /// What is on disk.
 #[derive(Debug, Clone)]
@@ -28,6 +32,12 @@ pub struct Data {
     pub recovered: (Timeline, u64),
     /// `pg_control`: where the newest checkpoint began.
     pub checkpoint: u64,
+    /// Where replay would begin: at the newest checkpoint or restartpoint, whatever started it.
+    pub redo: u64,
+    /// The beginning of the WAL that is there.
+    pub kept: u64,
+    /// Its replication slots.
+    pub slots: Slots,
     /// `standby.signal`.
     pub standby_signal: bool,
     /// `backup_label`.
@@ -46,6 +56,9 @@ impl Data {
             checkpoint_timeline: Timeline(1),
             recovered: (Timeline(0), 0),
             checkpoint: at.lsn - 1,
+            redo: at.lsn - 1,
+            kept: 0,
+            slots: Slots::default(),
             standby_signal: false,
             backup_label: false,
             damaged: false,
@@ -55,6 +68,14 @@ impl Data {
     /// A restartpoint, or a clean end of recovery: the control file catches up with the replay.
     pub fn catch_up(&mut self, wal: &Wal) {
         self.recovered = (wal.timeline(self.at.branch), self.at.lsn);
+    }
+
+    /// What a checkpoint or restartpoint does about WAL and slots, where WAL is archived up to there.
+    pub fn checkpointed(&mut self, archived: u64) {
+        let end = self.at.lsn;
+        self.redo = end;
+        let needed = self.slots.checkpoint(end).min(end.saturating_sub(KEEP)).min(archived);
+        self.kept = self.kept.max(needed);
     }
 
     /// As `pg_controldata` tells it.
@@ -179,6 +200,8 @@ pub struct Server {
     pub senders: Vec<Option<Sender>>,
     /// When each last confirmed something.
     pub confirmed: Vec<Time>,
+    /// When the last walsender of each ended, and what was confirmed to it.
+    pub left: Vec<Option<(Time, u64)>>,
     /// The setting as a query shows it.
     pub shown: SyncNames,
     /// The setting as the checkpointer knows it.
@@ -189,8 +212,10 @@ pub struct Server {
     pub settling: bool,
     /// Commits that wait.
     pub waiting: VecDeque<Waiting>,
-    /// Slots that exist.
-    pub slots: BTreeSet<SlotName>,
+    /// A checkpoint or restartpoint is due then.
+    pub checkpoint_due: Time,
+    /// The end of the segments that were full at the last look.
+    pub full: u64,
 }
 
 impl Server {
@@ -213,23 +238,21 @@ impl Server {
             heard: since,
             senders: vec![None; members],
             confirmed: vec![since; members],
+            left: vec![None; members],
             shown: SyncNames::default(),
             defined: false,
             setting: 0,
             settling: false,
             waiting: VecDeque::new(),
-            slots: BTreeSet::new(),
+            checkpoint_due: since,
+            full: 0,
         }
     }
 
-    /// Its slots, and which of them somebody streams through.
-    pub fn slots(&self, names: &[NodeName]) -> Slots {
-        let active = |slot: &SlotName| {
-            let streams = |member: usize| self.senders.get(member).is_some_and(Option::is_some);
-            names.iter().enumerate().any(|(member, name)| streams(member) && name.owns(slot))
-        };
-        let slot = |name: &SlotName| (name.clone(), Slot { active: active(name), ..Slot::default() });
-        Slots { physical: self.slots.iter().map(slot).collect(), ..Slots::default() }
+    /// How far a standby on `data` shows that it has replayed.
+    pub fn replayed(&self, data: &Data, now: Time) -> u64 {
+        let complete = self.receiver.is_some() || self.replays_until <= now;
+        if complete { data.at.lsn } else { data.recovered.1.max(data.checkpoint).min(data.at.lsn) }
     }
 
     /// Whether it can take a write now.

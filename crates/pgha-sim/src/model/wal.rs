@@ -91,6 +91,17 @@ impl Wal {
         }
     }
 
+    /// How far data at `one` and at `other` is the same; `None` where it is of different clusters.
+    pub fn shared(&self, one: Position, other: Position) -> Option<u64> {
+        let mut at = other;
+        loop {
+            if let Some(end) = self.common(one, at.branch) {
+                return Some(end.min(at.lsn));
+            }
+            at = self.branch(at.branch).parent?;
+        }
+    }
+
     /// The place that is `lsn` on the way to `branch`: on an ancestor where it lies before the branch began.
     pub fn on_the_way(&self, branch: BranchId, lsn: u64) -> Position {
         let mut at = branch;
@@ -143,6 +154,8 @@ mod tests {
         let (one, other) = (Position { lsn: one.lsn + 5, ..one }, Position { lsn: other.lsn + 9, ..other });
         assert!(wal.accepts(other, one) && !wal.contains(other, one));
         assert!(wal.contains(one, here) && wal.contains(other, here));
+        assert_eq!(wal.shared(one, other), Some(here.lsn));
+        assert_eq!(wal.shared(other, Position { lsn: root.lsn + 3, ..root }), Some(root.lsn + 3));
         assert_eq!(wal.history(one.branch), wal.history(other.branch));
     }
 

@@ -8,7 +8,7 @@
 mod damage;
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -76,6 +76,8 @@ pub enum Write {
         epoch: Epoch,
         /// The leader's position.
         optime: Lsn,
+        /// Its slots' positions.
+        slots: BTreeMap<SlotName, Lsn>,
         /// Slots that WAL is kept for.
         retain: BTreeSet<SlotName>,
     },
@@ -198,11 +200,12 @@ impl Tree {
                 next.leads(&names[who], who, session);
                 next.documents().epoch = epoch;
             }
-            Write::Renew { version, optime, retain, .. } => {
+            Write::Renew { version, optime, slots, retain, .. } => {
                 current(*version).then_some(())?;
                 next.renewals += 1;
                 let cluster = next.documents();
                 cluster.optime = *optime;
+                cluster.slot_positions.clone_from(slots);
                 if cluster.retained_slots != *retain {
                     cluster.retained_slots.clone_from(retain);
                 }

@@ -1,0 +1,27 @@
+//! A consumer of a permanent logical slot misses no change, whoever leads.
+//!
+//! Source: docs/settings.md, "Permanent slots": it may be given again what it confirmed, and misses nothing. Where a
+//! leader had no such slot and made it anew, there is nothing to go on from.
+//!
+//! Not looked at is a consumer that has seen what the cluster then lost: until the new primary's first renewal its standbys
+//! take the lost timeline's positions for its own, and may go beyond where the two parted.
+
+use super::Violation;
+use crate::world::World;
+
+/// A consumer has just connected to `host`, and reads on from `from`.
+pub fn check(world: &mut World, index: usize, host: usize, from: u64) {
+    let consumer = &world.consumers[index];
+    let Some(data) = &world.hosts[host].pg.data else { return };
+    let Some(has) = consumer.has.filter(|has| consumer.logical && world.wal.contains(data.at, *has)) else { return };
+    let made = consumer.made.iter().filter(|made| world.wal.contains(data.at, **made)).map(|made| made.lsn).max();
+    let known = made.map_or(has.lsn, |made| made.max(has.lsn));
+    if from <= known {
+        return;
+    }
+    let text = format!(
+        "{} reads on from {from} on {}, and of what is there it has seen what lies before {known}",
+        consumer.slot, world.names[host]
+    );
+    world.violate(Violation::new("no change missed", text));
+}
