@@ -124,7 +124,8 @@ impl World {
 
     /// A consumer's turn: it reads on, connects, or stays away for a while.
     pub(crate) fn consume(&mut self, index: usize) {
-        let away = self.rng.u8(0..48) == 0;
+        // In the end it does not: a slot that is given up is made anew, and its copies take their time.
+        let away = self.rng.u8(0..48) == 0 && !self.calm;
         let again = if away { self.between(5000, 60_000) } else { self.between(300, 1500) };
         self.later(again, Event::Consume(index));
         let now = self.now;
