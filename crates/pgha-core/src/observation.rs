@@ -104,6 +104,9 @@ pub struct Cluster {
     pub retained_slots: BTreeSet<SlotName>,
     /// How far the leader's slots were when it last renewed.
     pub slot_positions: BTreeMap<SlotName, Lsn>,
+    /// The timeline that these positions are on.
+    #[serde(default)]
+    pub positions_on: Option<Timeline>,
     /// WAL position of the leader when it last renewed.
     pub optime: Lsn,
     /// The timelines of the cluster, and who began each.

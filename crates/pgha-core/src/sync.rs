@@ -621,10 +621,11 @@ mod tests {
             let relay = Member { is_running: true, nostream, ..Member::default() };
             let relayed = Member { is_running: true, replicatefrom: Some(name("b")), ..Member::default() };
             let members = [(name("a"), relayed), (name("b"), relay)].into();
-            wanted(&settings, &SyncRecord::default(), &primary, &members, &BTreeSet::new())
+            let (record, stalled) = (SyncRecord::default(), BTreeSet::new());
+            wanted(&settings, &record, &primary, &members, &stalled).into_iter().cloned().collect::<Vec<_>>()
         };
-        assert_eq!(waited_for(true), [name("a")].into());
-        assert_eq!(waited_for(false), [].into());
+        assert_eq!(waited_for(true), [name("a")]);
+        assert_eq!(waited_for(false), []);
     }
 
     #[test]

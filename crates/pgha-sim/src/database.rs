@@ -171,9 +171,10 @@ impl World {
         }
         let Some(data) = &self.hosts[host].pg.data else { return };
         let (end, old) = (data.at, self.wal.timeline(data.at.branch));
-        let taken = self.hosts[host].pg.server.as_ref().and_then(|server| server.promoting);
-        let taken = taken.filter(|_| !self.is(Mutant::IgnoreTwins)).map_or(0, |timeline| timeline.0 - 1);
-        let newest = self.archive.newest(Timeline(self.wal.timeline(end.branch).0.max(taken)));
+        // The number that was reserved, whatever the archive has; Postgres left to itself takes the next one that is free there.
+        let reserved = self.hosts[host].pg.server.as_ref().and_then(|server| server.promoting);
+        let reserved = reserved.filter(|_| !self.is(Mutant::IgnoreTwins)).map(|timeline| Timeline(timeline.0 - 1));
+        let newest = reserved.unwrap_or_else(|| self.archive.newest(self.wal.timeline(end.branch)));
         let mut at = self.wal.promote(end, newest, host);
         // The end-of-recovery record is the first on the new timeline.
         at.lsn += 1;
@@ -194,7 +195,7 @@ impl World {
             server.shown = names;
         }
         let timeline = self.wal.timeline(at.branch);
-        invariant::timeline::check(self, host, at.branch);
+        invariant::timeline::check(self, at.branch);
         self.say(|world| format!("{}: Postgres is promoted to timeline {timeline} at {}", world.names[host], at.lsn));
         // The archiver takes the history file when it gets round to it; the archive may be out of reach.
         if self.rng.bool() {

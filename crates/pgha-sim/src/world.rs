@@ -25,7 +25,7 @@ use crate::mishap::Aside;
 use crate::model::archive::Archive;
 use crate::model::network::Network;
 use crate::model::postgres::Postgres;
-use crate::model::wal::{BranchId, Wal};
+use crate::model::wal::Wal;
 use crate::model::zookeeper::{Ensemble, SessionId, place_of};
 use crate::mutant::Mutant;
 use crate::oracle::Oracle;
@@ -124,8 +124,6 @@ pub struct World {
     pub archive: Archive,
     /// What clients were told.
     pub oracle: Oracle,
-    /// Branches that were begun by members that did not lead any more.
-    pub late_promotions: Vec<BranchId>,
     /// Members whose znodes are gone, and since when they are.
     pub away_since: Vec<Option<Time>>,
     /// Consumers of permanent slots.
@@ -212,7 +210,6 @@ impl World {
             wal: Wal::default(),
             archive: Archive::default(),
             oracle: Oracle::default(),
-            late_promotions: Vec::new(),
             away_since: vec![None; scenario.members],
             consumers,
             reached: Reached::default(),

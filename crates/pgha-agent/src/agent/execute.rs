@@ -177,7 +177,7 @@ impl Agent {
             anyhow::bail!("no renewal without having read ZooKeeper")
         };
         let mut status = seen.documents.status.clone();
-        if let Some(RoleSeen::Primary(primary)) = seen.heartbeat.as_ref().map(|heartbeat| &heartbeat.role) {
+        if let Some((heartbeat, RoleSeen::Primary(primary))) = seen.heartbeat.as_ref().map(|it| (it, &it.role)) {
             let own = (self.settings.me.slot().to_string(), primary.flushed);
             let senders = primary.senders.iter().filter_map(|sender| {
                 let name = NodeName::try_from(sender.name.as_str()).ok()?;
@@ -193,6 +193,7 @@ impl Agent {
             status = Status {
                 optime: primary.flushed,
                 slots: senders.chain([own]).chain(permanent).collect::<BTreeMap<String, Lsn>>(),
+                pgha_timeline: Some(heartbeat.timeline),
                 ..status
             };
         }

@@ -209,6 +209,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         slot_positions: (documents.status.slots.iter())
             .filter_map(|(name, position)| Some((SlotName::parse(name)?, *position)))
             .collect(),
+        positions_on: documents.status.pgha_timeline,
         optime: documents.status.optime,
         history: history_view(&documents.history, documents.timelines.as_ref()),
     };

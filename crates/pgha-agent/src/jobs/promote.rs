@@ -29,7 +29,9 @@ pub(crate) async fn promote(
     let asking = || JobError::failed("asking Postgres");
     let data_dir = &context.config.postgres.data_dir;
     let own = connection.heartbeat().await.map_err(asking())?.timeline;
-    numbers::take(data_dir, own, timeline).map_err(JobError::failed("reserving timeline numbers in pg_wal"))?;
+    let run_dir = &context.config.run_dir;
+    let reserved = numbers::take(data_dir, own, timeline).and_then(|()| numbers::order(run_dir, timeline));
+    reserved.map_err(JobError::failed("reserving timeline numbers in pg_wal"))?;
     context.past().leads_in(epoch).map_err(JobError::failed("recording the leadership"))?;
     if clock::now() >= not_after {
         return Err(JobError::Failed("the lease is too short by now".to_owned()));
@@ -50,14 +52,10 @@ pub(crate) async fn promote(
     if !matches!(heartbeat.role, RoleSeen::Primary(_)) {
         return Err(JobError::Failed("Postgres says that it is still a standby".to_owned()));
     }
+    numbers::forget_order(run_dir).map_err(JobError::file(run_dir))?;
     if heartbeat.timeline != timeline {
-        // The archive knows of one that ZooKeeper does not.
+        // Somebody wrote nonsense into ZooKeeper: see there.
         tracing::warn!(expected = %timeline, got = %heartbeat.timeline, "Postgres has chosen another timeline");
-    }
-    if context.config.archive.is_some()
-        && let Err(error) = numbers::archive(data_dir, own, heartbeat.timeline)
-    {
-        tracing::error!(%error, "cannot archive the numbers that were skipped; take a backup");
     }
     note(&context, heartbeat.timeline).map_err(JobError::failed("recording the timeline"))
 }
@@ -69,7 +67,7 @@ pub(crate) fn note(context: &Context, timeline: Timeline) -> io::Result<()> {
     }
     if context.config.archive.is_some() {
         match archive_again(&context.config.postgres.data_dir, timeline) {
-            Ok(segments) => tracing::info!(segments, "archiving again what the old primary may not have archived"),
+            Ok(files) => tracing::info!(files, "archiving again what the old primary may not have archived"),
             // The promotion stands; a gap in the archive is worth a complaint, not a failover.
             Err(error) => tracing::error!(%error, "cannot archive the old timeline's WAL again; take a backup"),
         }
@@ -77,8 +75,9 @@ pub(crate) fn note(context: &Context, timeline: Timeline) -> io::Result<()> {
     context.past().promoted_to(timeline)
 }
 
-/// With `archive_mode = on` a standby marks every segment that it received as archived (`XLogArchiveForceDone`), be it
-/// true or not. What the dead primary had not archived would be missing for ever; archiving twice is harmless.
+/// With `archive_mode = on` a standby marks every segment, and every history, that it received as archived
+/// (`XLogArchiveForceDone`), be it true or not. What the dead primary had not archived would be missing for ever; archiving
+/// twice is harmless. Numbers that this promotion has skipped go with them.
 ///
 /// Not so the segment in which a timeline ended: here it has the history's part and then whatever was in its file before,
 /// another member has something else behind that part, and an archive that has the one refuses the other for ever. Nobody
@@ -87,14 +86,16 @@ fn archive_again(data_dir: &Path, timeline: Timeline) -> io::Result<usize> {
     let wal = data_dir.join("pg_wal");
     let history = std::fs::read_to_string(wal.join(format!("{:08X}.history", timeline.0)))?;
     let history = TimelineHistory::parse(&history).map_err(io::Error::other)?;
+    if let Some(parent) = history.0.last() {
+        numbers::archive(data_dir, parent.parent, timeline)?;
+    }
     let mut again = 0;
     for entry in std::fs::read_dir(wal.join("archive_status"))? {
         let path = entry?.path();
-        let Some(segment) = path.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_suffix(".done"))
-        else {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_suffix(".done")) else {
             continue;
         };
-        if is_whole(segment, &history) && wal.join(segment).exists() {
+        if (is_whole(name, &history) || is_ancestor(name, &history)) && wal.join(name).exists() {
             match std::fs::rename(&path, path.with_extension("ready")) {
                 Ok(()) => again += 1,
                 // A checkpoint has recycled the segment meanwhile.
@@ -104,6 +105,12 @@ fn archive_again(data_dir: &Path, timeline: Timeline) -> io::Result<usize> {
         }
     }
     Ok(again)
+}
+
+/// Whether it is the history of an earlier timeline.
+fn is_ancestor(name: &str, history: &TimelineHistory) -> bool {
+    let number = name.strip_suffix(".history").and_then(|number| u32::from_str_radix(number, 16).ok());
+    number.is_some_and(|number| history.end_of(Timeline(number)).is_some())
 }
 
 /// Whether a segment of an earlier timeline ends where that timeline does, or before.
@@ -124,7 +131,7 @@ mod tests {
         std::fs::create_dir_all(&status).unwrap();
         let history = "1\t0/5000098\tno recovery target specified\n2\t1/0\tno recovery target specified\n";
         std::fs::write(dir.path().join("pg_wal/00000003.history"), history).unwrap();
-        let segments = [
+        let files = [
             "000000010000000000000004",
             "000000010000000000000005",
             "000000010000000000000006",
@@ -132,16 +139,18 @@ mod tests {
             "000000020000000100000000",
             "000000030000000100000000",
             "000000090000000000000001",
+            "00000002.history",
+            "00000009.history",
         ];
-        for segment in segments {
-            std::fs::write(dir.path().join("pg_wal").join(segment), "").unwrap();
-            std::fs::write(status.join(segment).with_extension("done"), "").unwrap();
+        for file in files {
+            std::fs::write(dir.path().join("pg_wal").join(file), "").unwrap();
+            std::fs::write(status.join(file).with_added_extension("done"), "").unwrap();
         }
         // Recycled meanwhile.
         std::fs::write(status.join("000000010000000000000003.done"), "").unwrap();
-        assert_eq!(archive_again(dir.path(), Timeline(3)).unwrap(), 2);
-        let ready = |segment: &&str| status.join(segment).with_extension("ready").exists();
-        let again: Vec<_> = segments.iter().copied().filter(|segment| ready(segment)).collect();
-        assert_eq!(again, ["000000010000000000000004", "0000000200000000000000FF"]);
+        assert_eq!(archive_again(dir.path(), Timeline(3)).unwrap(), 3);
+        let ready = |file: &&str| status.join(file).with_added_extension("ready").exists();
+        let again: Vec<_> = files.iter().copied().filter(|file| ready(file)).collect();
+        assert_eq!(again, ["000000010000000000000004", "0000000200000000000000FF", "00000002.history"]);
     }
 }

@@ -65,6 +65,7 @@ pub(crate) async fn start(
             let control = control::read(&context.config.postgres.bin_dir, data_dir, APPEARANCE).await;
             let control = control.map_err(JobError::failed("reading the control file"))?;
             numbers::forget_dangling(data_dir, control.timeline).map_err(writing())?;
+            numbers::forget_order(&context.config.run_dir).map_err(writing())?;
             conf.write_upstream(upstream.as_ref()).map_err(writing())?;
             conf.write_sync_names("").map_err(writing())?;
             conf.set_standby(true).map_err(writing())?;

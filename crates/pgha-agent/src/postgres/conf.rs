@@ -18,6 +18,7 @@ use pgha_core::config::{Archive, Config, OWNED_PARAMETERS, Secrets};
 use pgha_core::name::NodeName;
 
 use crate::files;
+use crate::postgres::numbers;
 
 /// Renders the files of one member.
 #[derive(Debug)]
@@ -52,12 +53,6 @@ const BUILT_IN: [(&str, u64); 4] = [
     ("max_prepared_transactions", 0),
     ("max_locks_per_transaction", 64),
 ];
-
-/// A promotion asks the archive for the history of its own timeline, and waits for an answer that `pg_wal` has as well:
-/// what the command does not find is looked for there (`RestoreArchivedFile`, xlogarchive.c). The files of
-/// [`super::numbers`] are no histories, and the first timeline has none.
-const HISTORY_AT_HAND: &str =
-    r#"case "%f" in 00000001.history) exit 1;; *.history) ! grep -qs "^[0-9]" "pg_wal/%f" || exit 1;; esac;"#;
 
 /// First line of the files that are ours alone.
 const HEADER: &str = "# Written by pgha-agent; what is changed here is lost.\n";
@@ -168,7 +163,19 @@ impl Conf {
                 format!("{} archive get {}/%f %p", self.own_binary.display(), path.display())
             }
         };
-        format!("{HISTORY_AT_HAND} {fetch}")
+        format!("{} {fetch}", self.at_hand())
+    }
+
+    /// Histories that the archive is not asked for. A promotion asks for that of its own timeline, and waits for an answer
+    /// that `pg_wal` has as well: what the command does not find is looked for there (`RestoreArchivedFile`, xlogarchive.c).
+    /// Nor must it find that of the timeline which it begins ([`numbers`]); the files of that module in `pg_wal` are no
+    /// histories, and the first timeline has none.
+    fn at_hand(&self) -> String {
+        let order = numbers::order_file(&self.config.run_dir);
+        format!(
+            r#"case "%f" in 00000001.history) exit 1;; *.history) ! grep -qs "^[0-9]" "pg_wal/%f" && ! grep -qsx "%f" "{}" || exit 1;; esac;"#,
+            order.display()
+        )
     }
 
     fn hba(&self) -> String {
@@ -324,11 +331,13 @@ fn write_if_changed(path: &Path, text: &str) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use pgha_core::lsn::Timeline;
+
     use super::*;
 
     fn conf(data_dir: &Path) -> Conf {
         let text = format!(
-            "cluster = \"main\"\nname = \"db1\"\n[zookeeper]\nhosts = [\"z:1\"]\n[rest]\nadvertise = \"a:1\"\n\
+            "cluster = \"main\"\nname = \"db1\"\nrun_dir = {data_dir:?}\n[zookeeper]\nhosts = [\"z:1\"]\n[rest]\nadvertise = \"a:1\"\n\
              [postgres]\nadvertise = \"a:2\"\ndata_dir = {data_dir:?}\n[postgres.parameters]\nwork_mem = \"8MB\"\n\
              [archive]\nkind = \"directory\"\npath = \"/wal\"\n"
         );
@@ -372,13 +381,14 @@ mod tests {
     #[test]
     fn only_a_history_at_hand_is_not_fetched() {
         let dir = tempfile::tempdir().unwrap();
+        let conf = conf(dir.path());
         std::fs::create_dir(dir.path().join("pg_wal")).unwrap();
         std::fs::write(dir.path().join("pg_wal/00000002.history"), "1\t0/3000000\tno recovery target specified\n")
             .unwrap();
-        super::super::numbers::take(dir.path(), pgha_core::lsn::Timeline(2), pgha_core::lsn::Timeline(4)).unwrap();
+        numbers::take(dir.path(), Timeline(2), Timeline(4)).unwrap();
         std::fs::write(dir.path().join("pg_wal/000000020000000000000003"), "2").unwrap();
         let fetches = |name: &str| {
-            let command = format!("{HISTORY_AT_HAND} exit 42").replace("%f", name);
+            let command = format!("{} exit 42", conf.at_hand()).replace("%f", name);
             let ended =
                 std::process::Command::new("sh").args(["-c", &command]).current_dir(dir.path()).status().unwrap();
             match ended.code() {
@@ -390,6 +400,11 @@ mod tests {
         assert!(!fetches("00000001.history") && !fetches("00000002.history"));
         assert!(fetches("00000003.history"), "a number that is only taken was read as a history");
         assert!(fetches("00000004.history") && fetches("000000020000000000000003"));
+        numbers::order(&conf.config.run_dir, Timeline(4)).unwrap();
+        assert!(!fetches("00000004.history"), "a promotion would find its own number used");
+        assert!(fetches("00000005.history") && fetches("000000040000000000000004"));
+        numbers::forget_order(&conf.config.run_dir).unwrap();
+        assert!(fetches("00000004.history"));
     }
 
     #[test]

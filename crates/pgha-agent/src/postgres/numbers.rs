@@ -5,6 +5,9 @@
 //! were the number taken again, Postgres would take the two timelines for one. So files are put where it looks. Standbys
 //! fetch them together with the real ones (`WalRcvFetchTimeLineHistoryFiles`) and do not follow them: the history of the
 //! new timeline does not name them.
+//!
+//! The number that was reserved is taken whatever the archive has under it: nobody else may take it, and a host that stood
+//! still with its promotion must not take the one after it, which others will reserve. `restore_command` does not find it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,6 +47,21 @@ pub(crate) fn take(data_dir: &Path, own: Timeline, next: Timeline) -> io::Result
         }
     }
     Ok(())
+}
+
+/// Names the history that a promotion under way begins; for `restore_command`.
+pub(crate) fn order_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("promotion")
+}
+
+/// A promotion to `next` begins.
+pub(crate) fn order(run_dir: &Path, next: Timeline) -> io::Result<()> {
+    files::replace(&order_file(run_dir), format!("{:08X}.history\n", next.0).as_bytes())
+}
+
+/// It is over, or will not be: from here on the archive is asked for that history like for any other.
+pub(crate) fn forget_order(run_dir: &Path) -> io::Result<()> {
+    files::remove(&order_file(run_dir))
 }
 
 /// After a promotion the archive needs our files, too: a recovery from it looks for one number after the other, and would

@@ -97,6 +97,13 @@ fn is_due(view: &mut View<'_>, heartbeats: u64) -> bool {
     due
 }
 
+/// How far the leader's slots are; nothing is known while what is on record is of the leader before, who may have had what the
+/// cluster then lost.
+fn positions<'a>(cluster: &'a Cluster, leader: &NodeName) -> Option<&'a BTreeMap<SlotName, Lsn>> {
+    let leads_on = cluster.members.get(leader).filter(|member| member.is_primary).and_then(|member| member.timeline);
+    (leads_on.is_some() && leads_on == cluster.positions_on).then_some(&cluster.slot_positions)
+}
+
 /// What a standby does about its slots.
 pub(super) fn of_standby(
     view: &mut View<'_>,
@@ -116,7 +123,7 @@ pub(super) fn of_standby(
     let behind: BTreeMap<SlotName, Lsn> = (settings.permanent_slots.keys())
         .filter_map(|name| {
             let slot = slots.physical.get(name).or_else(|| slots.logical.get(name)).filter(|slot| !slot.active)?;
-            let leaders = cluster.slot_positions.get(name).filter(|_| !slot.spoilt)?;
+            let leaders = positions(cluster, leader)?.get(name).filter(|_| !slot.spoilt)?;
             // A slot cannot be moved beyond what has been replayed.
             let to = (*leaders).min(standby.replayed);
             (to > slot.position).then(|| (name.clone(), to))
@@ -134,6 +141,7 @@ pub(super) fn to_copy(
     view: &mut View<'_>,
     cluster: &Cluster,
     settings: &ClusterSettings,
+    leader: &NodeName,
     standby: &Standby,
 ) -> BTreeSet<SlotName> {
     let barred = view.settings.nofailover || view.settings.nostream;
@@ -141,9 +149,10 @@ pub(super) fn to_copy(
     if barred || settings.paused || asked || view.backing_off(JobKind::CopySlots) {
         return BTreeSet::new();
     }
+    let leaders = positions(cluster, leader);
     let missing: BTreeSet<SlotName> = (settings.permanent_slots.keys())
         .filter(|slot| is_logical(settings, slot) && !standby.slots.has(slot))
-        .filter(|slot| cluster.slot_positions.get(*slot).is_some_and(|position| standby.replayed >= *position))
+        .filter(|slot| leaders.and_then(|it| it.get(*slot)).is_some_and(|position| standby.replayed >= *position))
         .cloned()
         .collect();
     let now = view.now();

@@ -198,7 +198,7 @@ fn following(
         return view.say(Reason::DroppingOldData, vec![Action::RemoveOldData]);
     }
     let settings = cluster_settings(cluster);
-    let missing = slots::to_copy(&mut view, cluster, settings, standby);
+    let missing = slots::to_copy(&mut view, cluster, settings, leader, standby);
     if !missing.is_empty() {
         let reason = Reason::CopyingSlots { leader: leader.clone() };
         return view.say(reason, vec![Action::CopySlots(leader.clone(), missing)]);

@@ -120,6 +120,7 @@ fn cluster(leader: Option<&str>) -> Cluster {
         members: [(name("me"), member(leader == Some("me"))), (name("peer"), member(leader == Some("peer")))].into(),
         retained_slots: BTreeSet::new(),
         slot_positions: BTreeMap::new(),
+        positions_on: None,
         optime: Lsn(1000),
         history: History::default(),
     }
@@ -630,6 +631,7 @@ prop_compose! {
             optime: Lsn(1000),
             retained_slots: BTreeSet::new(),
             slot_positions: BTreeMap::new(),
+            positions_on: None,
             history: History {
                 newest: None,
                 reserved: None,
@@ -1184,6 +1186,7 @@ fn with_permanent_slots() -> Cluster {
     let permanent_slots = [(slot("backup"), PermanentSlot::Physical), (slot("cdc"), logical)].into();
     all.config = Some(ClusterSettings { permanent_slots, ..cluster_settings(&all).clone() });
     all.slot_positions = [(slot("backup"), Lsn(950)), (slot("cdc"), Lsn(950))].into();
+    all.positions_on = all.members[&name("peer")].timeline;
     all
 }
 
@@ -1231,6 +1234,24 @@ fn permanent_slots_of_a_standby_move_with_the_leaders_and_are_made_anew_when_spo
     assert_eq!(look(at(950), at(950)), []);
     let spoilt = Slot { spoilt: true, ..at(900) };
     assert_eq!(look(spoilt, spoilt), [Action::DropSlots([slot("backup"), slot("cdc")].into())]);
+}
+
+/// Simulated seed 4202434: until its first renewal the record showed how far the slots of the leader before had been, beyond
+/// where the two parted.
+#[test]
+fn slots_do_not_move_by_what_the_leader_before_has_told() {
+    let mut all = with_permanent_slots();
+    all.positions_on = Some(Timeline(0));
+    let mut obs = observe(all, standby());
+    assert_eq!(said(&obs)[0], "following", "a copy would be of slots that nobody has told of");
+    if let Postgres::Running(running) = &mut obs.postgres
+        && let Role::Standby(standby) = &mut running.role
+    {
+        let at = Slot { position: Lsn(900), ..Slot::default() };
+        let [backup, cdc] = ["backup", "cdc"].map(|it| SlotName::parse(it).unwrap());
+        standby.slots = Slots { physical: [(backup, at)].into(), logical: [(cdc, at)].into() };
+    }
+    assert_eq!(decided(&obs).actions, []);
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn cluster() -> Cluster {
         members: [(name("db-2"), Member { timeline: Some(Timeline(2)), ..Member::default() })].into(),
         retained_slots: BTreeSet::from([name("db-3").slot()]),
         slot_positions: [(name("db-3").slot(), Lsn(7))].into(),
+        positions_on: Some(Timeline(2)),
         optime: Lsn(u64::MAX),
         history: History {
             newest: Some(Timeline(2)),

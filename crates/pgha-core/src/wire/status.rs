@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::WireError;
 use super::codec;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Timeline};
 
 /// How far the leader has written, and which slots it keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Status {
     /// Confirmed positions of slots that exist on every member.
     #[serde(default, deserialize_with = "slots", skip_serializing_if = "BTreeMap::is_empty")]
     pub slots: BTreeMap<String, Lsn>,
+    /// The timeline of these positions. Ours alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pgha_timeline: Option<Timeline>,
     /// Slots of absent members that are kept for a while.
     #[serde(default, deserialize_with = "names", skip_serializing_if = "Vec::is_empty")]
     pub retain_slots: Vec<String>,

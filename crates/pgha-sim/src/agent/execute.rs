@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgha_core::action::{Action, StartAs};
-use pgha_core::lsn::Lsn;
+use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{Epoch, NodeName, SlotName};
 use pgha_core::observation::{Dcs, History, Initialize, JobKind, Postgres, Promise, Role, SyncRecord};
 
@@ -56,8 +56,9 @@ impl World {
             }
             Action::Renew { version, retain } => {
                 let Some(epoch) = self.seen_epoch(who) else { return Done::Failed };
-                let (optime, slots) = self.own_positions(who);
-                self.write(who, Write::Renew { version, epoch, optime, slots, retain }, ack(epoch, false), None)
+                let (optime, slots, timeline) = self.own_positions(who);
+                let write = Write::Renew { version, epoch, optime, slots, timeline, retain };
+                self.write(who, write, ack(epoch, false), None)
             }
             Action::ReleaseLeadership { version } => self.write(who, Write::Release { version }, None, None),
             Action::RecordCluster { version, system_id } => {
@@ -250,7 +251,7 @@ impl World {
     }
 
     /// What a renewal tells of: how far the leader is, and its slots are; while it is no primary, what was told before.
-    fn own_positions(&mut self, who: Who) -> (Lsn, BTreeMap<SlotName, Lsn>) {
+    fn own_positions(&mut self, who: Who) -> (Lsn, BTreeMap<SlotName, Lsn>, Option<Timeline>) {
         let Some(agent) = self.hosts[who.host].agent.as_deref() else { return Default::default() };
         if let Some(Postgres::Running(running)) = agent.observation.as_ref().map(|observation| &observation.postgres)
             && let Role::Primary(primary) = &running.role
@@ -263,10 +264,10 @@ impl World {
                 let slot = slots.physical.get(&consumer.slot).or_else(|| slots.logical.get(&consumer.slot))?;
                 (slot.position != Lsn::INVALID && !slot.spoilt).then(|| (consumer.slot.clone(), slot.position))
             });
-            return (primary.flushed, senders.chain([own]).chain(permanent).collect());
+            return (primary.flushed, senders.chain([own]).chain(permanent).collect(), Some(running.timeline));
         }
-        let told = agent.seen.as_ref().map(|tree| (tree.cluster.optime, tree.cluster.slot_positions.clone()));
-        told.unwrap_or_default()
+        let told = agent.seen.as_ref().map(|tree| &tree.cluster);
+        told.map(|it| (it.optime, it.slot_positions.clone(), it.positions_on)).unwrap_or_default()
     }
 
     /// The newest switch is ours; the older ones are as they are on record.

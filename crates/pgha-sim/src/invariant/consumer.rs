@@ -2,9 +2,6 @@
 //!
 //! Source: docs/settings.md, "Permanent slots": it may be given again what it confirmed, and misses nothing. Where a
 //! leader had no such slot and made it anew, there is nothing to go on from.
-//!
-//! Not looked at is a consumer that has seen what the cluster then lost: until the new primary's first renewal its standbys
-//! take the lost timeline's positions for its own, and may go beyond where the two parted.
 
 use super::Violation;
 use crate::world::World;
@@ -13,9 +10,11 @@ use crate::world::World;
 pub fn check(world: &mut World, index: usize, host: usize, from: u64) {
     let consumer = &world.consumers[index];
     let Some(data) = &world.hosts[host].pg.data else { return };
-    let Some(has) = consumer.has.filter(|has| consumer.logical && world.wal.contains(data.at, *has)) else { return };
+    // Of what it has seen the cluster may have lost the end.
+    let Some(has) = consumer.has.filter(|_| consumer.logical) else { return };
+    let Some(has) = world.wal.shared(data.at, has) else { return };
     let made = consumer.made.iter().filter(|made| world.wal.contains(data.at, **made)).map(|made| made.lsn).max();
-    let known = made.map_or(has.lsn, |made| made.max(has.lsn));
+    let known = made.map_or(has, |made| made.max(has));
     if from <= known {
         return;
     }

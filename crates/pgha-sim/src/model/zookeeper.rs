@@ -78,6 +78,8 @@ pub enum Write {
         optime: Lsn,
         /// Its slots' positions.
         slots: BTreeMap<SlotName, Lsn>,
+        /// The timeline of these positions.
+        timeline: Option<Timeline>,
         /// Slots that WAL is kept for.
         retain: BTreeSet<SlotName>,
     },
@@ -200,12 +202,13 @@ impl Tree {
                 next.leads(&names[who], who, session);
                 next.documents().epoch = epoch;
             }
-            Write::Renew { version, optime, slots, retain, .. } => {
+            Write::Renew { version, optime, slots, timeline, retain, .. } => {
                 current(*version).then_some(())?;
                 next.renewals += 1;
                 let cluster = next.documents();
                 cluster.optime = *optime;
                 cluster.slot_positions.clone_from(slots);
+                cluster.positions_on = *timeline;
                 if cluster.retained_slots != *retain {
                     cluster.retained_slots.clone_from(retain);
                 }
