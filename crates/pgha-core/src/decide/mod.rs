@@ -498,7 +498,9 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
     memory.parting = parting(memory.parting, obs);
     if let Dcs::Seen(cluster) = &obs.dcs {
         let away = |slot: &&SlotName| !cluster.members.keys().any(|name| name.owns(slot));
-        let since = |slot: &SlotName| memory.away.get(slot).copied().unwrap_or(obs.now);
+        // Who was away before ZooKeeper was silent may have been there since.
+        let watched = memory.answered_since.unwrap_or(obs.now);
+        let since = |slot: &SlotName| memory.away.get(slot).map_or(obs.now, |since| watched.max(*since));
         memory.away = cluster.retained_slots.iter().filter(away).map(|slot| (slot.clone(), since(slot))).collect();
     }
     let pause = Millis(settings.standstill.0 * SHUNNED_FOR);

@@ -1,9 +1,7 @@
 //! WAL is kept for a member that is away for less than `member_slots_ttl`.
 //!
 //! Source: docs/settings.md, `member_slots_ttl`. It is the leader's promise, as long as its Postgres runs: the next one
-//! keeps what it has. One that serves on promises (failsafe mode) does not see who comes back meanwhile. Nothing is promised to who streams from another member, nor beyond `max_slot_wal_keep_size`.
-
-use pgha_core::time::Instant;
+//! keeps what it has. Nothing is promised to who streams from another member, nor beyond `max_slot_wal_keep_size`.
 
 use super::Violation;
 use crate::time::Span;
@@ -22,8 +20,7 @@ fn leads(world: &World, host: usize) -> bool {
 /// `host` has dropped the slot of `member`, which was of use.
 pub fn check_dropped(world: &mut World, host: usize, member: usize) {
     let Some(away) = world.away_since[member].map(|since| world.now.since(since)) else { return };
-    let blind = world.hosts[host].promised_until > Instant::default();
-    if leads(world, host) && !blind && away < patience(world) {
+    if leads(world, host) && away < patience(world) {
         let text = format!(
             "{} drops the slot of {}, which has been away for {} ms",
             world.names[host],
