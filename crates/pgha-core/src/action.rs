@@ -25,6 +25,9 @@ pub enum Action {
         /// The holder's newest renewal: the version that `status` must still have.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         evict: Option<i32>,
+        /// Nobody holds `leader`, and nobody has given it back: the version that `status` must still have.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        renewal: Option<i32>,
     },
     /// Replace our own `leader` znode, be it of a session that is gone, under a new epoch, in one transaction.
     ReownLeadership {
@@ -40,7 +43,7 @@ pub enum Action {
         /// Slots of members that WAL is kept for.
         retain: BTreeSet<SlotName>,
     },
-    /// Delete `leader`, if the epoch still has this version.
+    /// Delete `leader` and mark the epoch as given back, if it still has this version.
     ReleaseLeadership {
         /// Version of `pgha/epoch`.
         version: i32,

@@ -121,6 +121,8 @@ pub struct EpochRecord {
     pub epoch: Epoch,
     /// Whose leadership it is.
     pub leader: Option<NodeName>,
+    /// It was given back. Where `leader` is gone without that, its holder's lease may still run.
+    pub released: bool,
     /// Version of the znode; `None` if it does not exist.
     pub version: Option<i32>,
 }

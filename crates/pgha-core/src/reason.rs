@@ -201,6 +201,8 @@ reasons! {
     /// No leader.
     NotInFailsafe = "not_in_failsafe", Trouble, "there is no leader; the last one, in failsafe mode, did not count on me and may be alive; if it is not, `pghactl failover` makes me leader";
     /// No leader.
+    AwaitingLapse { leader: String } = "awaiting_lapse", Trouble, "there is no leader, and {leader} has not given the leadership back: waiting until its lease must be over";
+    /// No leader.
     NoQuorum { votes: usize, needed: usize } = "no_quorum", Trouble, "there is no leader; only {votes} of {needed} other members are known not to be ahead of me";
     /// No leader.
     NotSynchronous = "not_synchronous", Calm, "there is no leader; I was not a synchronous standby and may lack commits";

@@ -1,9 +1,9 @@
 //! Mishaps: what people do to a cluster by mistake. Faults that no machine has by itself.
 
-use pgha_core::observation::{FailoverRequest, Initialize, Past, Request, SyncRecord};
+use pgha_core::observation::{FailoverRequest, FailsafeRecord, Initialize, Past, Request, SyncRecord};
 
 use crate::model::postgres::{Data, Postgres};
-use crate::model::zookeeper::{Damage, Write};
+use crate::model::zookeeper::{Damage, Tree, Write};
 use crate::scenario::{CALM, FIRST_FAULT, Fault, LAST_FAULT, LEADER, Planned};
 use crate::time::{Span, Time};
 use crate::world::World;
@@ -26,6 +26,8 @@ pub enum Mishap {
 pub(crate) struct Aside {
     /// The record in whose place there is garbage.
     sync: Option<SyncRecord>,
+    /// And the one of failsafe mode.
+    failsafe: Option<FailsafeRecord>,
     /// The right data directory, and whose it is.
     data: Option<(usize, Option<Data>)>,
 }
@@ -72,11 +74,18 @@ pub fn planned(rng: &mut fastrand::Rng, members: usize, spare: usize) -> Vec<Pla
             4 => Mishap::WrongData(member),
             5 => Mishap::Unreadable(member),
             _ => {
-                let damages = [Damage::Epoch, Damage::Subtree, Damage::Sync, Damage::Failsafe, Damage::Timelines];
+                let damages =
+                    [Damage::Epoch, Damage::Subtree, Damage::Sync, Damage::Failsafe, Damage::Timelines, Damage::Leader];
                 Mishap::Damage(damages[rng.usize(0..damages.len())])
             }
         };
         plan(0, lasts, Fault::Mishap(mishap));
+        if mishap == Mishap::Damage(Damage::Leader) {
+            // Its holder does not see it.
+            let unseen = [Fault::LoseZooKeeper(LEADER), Fault::Freeze(LEADER), Fault::FreezeAgent(LEADER)];
+            plan(0, rng.u64(500..20_000), unseen[rng.usize(0..unseen.len())]);
+            plan(rng.u64(0..3000), 1, Fault::Mishap(mishap));
+        }
         let after = rng.u64(0..20_000);
         match rng.u8(0..8) {
             0 => plan(after, rng.u64(500..20_000), Fault::KillAgent(member)),
@@ -109,6 +118,7 @@ impl World {
         match mishap {
             Mishap::Namesake(member, _) => self.stop_namesake(member),
             Mishap::Damage(Damage::Sync) => self.restore_sync(),
+            Mishap::Damage(Damage::Failsafe) => self.restore_failsafe(),
             Mishap::WrongData(member) => self.right_data(member),
             Mishap::Damage(_) | Mishap::Unreadable(_) => true,
         }
@@ -152,20 +162,32 @@ impl World {
 
     fn damage(&mut self, damage: Damage) {
         let Some(next) = self.zk.committed.damaged(damage).filter(|_| self.zk.leader.is_some()) else { return };
-        let record = &self.zk.committed.cluster.sync;
-        if damage == Damage::Sync && !record.unreadable {
-            self.aside.sync = Some(record.clone());
+        let cluster = &self.zk.committed.cluster;
+        if damage == Damage::Sync && !cluster.sync.unreadable {
+            self.aside.sync = Some(cluster.sync.clone());
+        }
+        if damage == Damage::Failsafe && !cluster.failsafe.unreadable {
+            self.aside.failsafe = Some(cluster.failsafe.clone());
         }
         self.commit_tree(next);
     }
 
     /// As long as nobody has written another record, that which was there is still true.
     fn restore_sync(&mut self) -> bool {
-        if !self.zk.committed.cluster.sync.unreadable {
-            return true;
-        }
-        let Some(record) = &self.aside.sync else { return true };
-        let next = self.zk.committed.with_sync(record);
+        let unreadable = self.zk.committed.cluster.sync.unreadable;
+        let record = self.aside.sync.as_ref().filter(|_| unreadable);
+        self.restored(record.map(|record| self.zk.committed.with_sync(record)))
+    }
+
+    fn restore_failsafe(&mut self) -> bool {
+        let unreadable = self.zk.committed.cluster.failsafe.unreadable;
+        let record = self.aside.failsafe.as_ref().filter(|_| unreadable);
+        self.restored(record.map(|record| self.zk.committed.with_failsafe(record)))
+    }
+
+    /// Whether all is in order again, be it that nothing had to be put right.
+    fn restored(&mut self, next: Option<Tree>) -> bool {
+        let Some(next) = next else { return true };
         let can = self.zk.leader.is_some();
         if can {
             self.commit_tree(next);

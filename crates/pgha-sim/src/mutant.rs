@@ -68,6 +68,8 @@ pub enum Mutant {
     EvictEarly,
     /// A leader is evicted by who has not heard of its renewals, and nothing else is looked at.
     EvictUnchecked,
+    /// A leadership that somebody has deleted counts as given back.
+    TakeDeleted,
     /// A voter goes on streaming from the old primary.
     StayBound,
     /// The slot of a member that is away is dropped at once.
@@ -122,6 +124,7 @@ impl Mutant {
                     }
                 }
             }
+            Self::TakeDeleted => cluster.epoch.released = cluster.leader.is_none(),
             Self::EvictUnchecked => {
                 if let Some(pulse) = &mut observation.pulse {
                     pulse.seen = pulse.seen - Millis(30_000);

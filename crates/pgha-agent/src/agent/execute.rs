@@ -42,13 +42,14 @@ const PEER_DEADLINE: Duration = Duration::from_millis(400);
 impl Agent {
     pub(super) async fn execute(&mut self, action: Action, seen: &Seen) -> anyhow::Result<Done> {
         match action {
-            Action::TakeLeadership { version, epoch, initialize, evict } => {
+            Action::TakeLeadership { version, epoch, initialize, evict, renewal } => {
                 // Who serves already takes again what it has.
                 if self.lease.is_none() && !self.context.promises.bid(clock::now(), epoch) {
                     anyhow::bail!("this member has just promised not to lead");
                 }
                 let patience = patience(&self.settings.timing);
-                let done = self.zookeeper.write(Write::Take { version, epoch, initialize, evict }, patience).await;
+                let done =
+                    self.zookeeper.write(Write::Take { version, epoch, initialize, evict, renewal }, patience).await;
                 self.take_acknowledgements();
                 if let Err(DcsError::Changed(_) | DcsError::Disconnected | DcsError::InFlight) = &done {
                     self.context.promises.withdraw();
@@ -60,7 +61,7 @@ impl Agent {
                 self.context.past().leads_in(epoch)?;
             }
             Action::Renew { version, retain } => self.renew(version, &retain, seen).await?,
-            Action::ReleaseLeadership { version } => self.write(Write::Release { version }).await?,
+            Action::ReleaseLeadership { version } => self.release(version, seen).await?,
             Action::RecordCluster { version, system_id } => self.record_cluster(version, system_id, seen).await?,
             Action::WriteSync { version, record } => self.write_sync(version, &record).await?,
             Action::ReserveTimeline { version, timeline } => self.reserve_timeline(version, timeline, seen).await?,
@@ -170,6 +171,13 @@ impl Agent {
         work: impl Future<Output = Result<(), jobs::JobError>> + Send + 'static,
     ) {
         self.job = Some(Job::begin(kind, writes, &self.wake, work));
+    }
+
+    async fn release(&mut self, version: i32, seen: &Seen) -> anyhow::Result<()> {
+        let Dcs::Seen(cluster) = &seen.observation.dcs else {
+            anyhow::bail!("no release without having read ZooKeeper")
+        };
+        self.write(Write::Release { version, epoch: cluster.epoch.epoch }).await
     }
 
     async fn renew(&mut self, version: i32, retain: &BTreeSet<SlotName>, seen: &Seen) -> anyhow::Result<()> {

@@ -92,12 +92,17 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
     let epoch = match &raw.epoch {
         None => EpochRecord::default(),
         Some(znode) => match parse(&mut garbage, &znode.data, EpochDoc::parse) {
-            Some(doc) => EpochRecord { epoch: doc.epoch, leader: Some(doc.leader), version: Some(znode.version) },
+            Some(doc) => EpochRecord {
+                epoch: doc.epoch,
+                leader: Some(doc.leader),
+                released: doc.released,
+                version: Some(znode.version),
+            },
             // Each epoch is one version further, beginning with epoch 1 at version 0: this can only be too high.
             None => EpochRecord {
                 epoch: Epoch(u64::try_from(znode.version).unwrap_or(0) + 1),
-                leader: None,
                 version: Some(znode.version),
+                ..EpochRecord::default()
             },
         },
     };

@@ -26,13 +26,13 @@ use crate::clock;
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     /// Create `leader`, raise the epoch; in place of a holder whose newest renewal is that of this version of `status`.
-    Take { version: Option<i32>, epoch: Epoch, initialize: bool, evict: Option<i32> },
+    Take { version: Option<i32>, epoch: Epoch, initialize: bool, evict: Option<i32>, renewal: Option<i32> },
     /// Replace our own `leader`, raise or restore the epoch.
     Reown { version: Option<i32>, epoch: Epoch },
     /// Write `status`.
     Renew { version: i32, epoch: Epoch, status: Vec<u8> },
-    /// Delete `leader`.
-    Release { version: i32 },
+    /// Delete `leader`, and say that it was given back.
+    Release { version: i32, epoch: Epoch },
     /// Under the epoch, write documents, all or none.
     Documents { version: i32, documents: Vec<Document> },
     /// Write one document that needs no leadership.
@@ -403,15 +403,19 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
     let epoch_path = paths.epoch();
     let leader_path = paths.leader();
     let broken = |error: Error| DcsError::Other(error.to_string());
-    let record = |epoch: Epoch| EpochDoc { epoch, leader: me.clone() }.render();
+    let record = |epoch: Epoch, released: bool| EpochDoc { epoch, leader: me.clone(), released }.render();
     match write {
-        Write::Take { version, epoch, initialize, evict } => {
-            put(&mut multi, &epoch_path, &record(*epoch), *version).map_err(broken)?;
+        Write::Take { version, epoch, initialize, evict, renewal } => {
+            put(&mut multi, &epoch_path, &record(*epoch, false), *version).map_err(broken)?;
             steps.push(epoch_path);
             if let Some(renewal) = evict {
                 multi.add_check_version(&paths.status(), *renewal).map_err(broken)?;
                 multi.add_delete(&leader_path, None).map_err(broken)?;
                 steps.extend([paths.status(), leader_path.clone()]);
+            }
+            if let Some(renewal) = renewal {
+                multi.add_check_version(&paths.status(), *renewal).map_err(broken)?;
+                steps.push(paths.status());
             }
             multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
             steps.push(leader_path);
@@ -421,7 +425,7 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
             }
         }
         Write::Reown { version, epoch } => {
-            put(&mut multi, &epoch_path, &record(*epoch), *version).map_err(broken)?;
+            put(&mut multi, &epoch_path, &record(*epoch, false), *version).map_err(broken)?;
             multi.add_delete(&leader_path, None).map_err(broken)?;
             multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
             steps.extend([epoch_path, leader_path.clone(), leader_path]);
@@ -433,8 +437,8 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
             multi.add_set_data(&path, status, None).map_err(broken)?;
             steps.extend([epoch_path, path]);
         }
-        Write::Release { version } => {
-            multi.add_check_version(&epoch_path, *version).map_err(broken)?;
+        Write::Release { version, epoch } => {
+            put(&mut multi, &epoch_path, &record(*epoch, true), Some(*version)).map_err(broken)?;
             multi.add_delete(&leader_path, None).map_err(broken)?;
             steps.extend([epoch_path, leader_path]);
         }

@@ -444,11 +444,21 @@ fn rules(view: View<'_>) -> ControlFlow<Verdict, Infallible> {
 
 /// Nobody leads, or somebody does on paper whose lease is over.
 fn is_vacant(settings: &Settings, memory: &Memory, obs: &Observation, cluster: &Cluster) -> bool {
-    let Some(leader) = &cluster.leader else { return true };
-    leader.name != settings.me
-        && matches!(cluster.initialize, Initialize::Done(_))
-        && cluster.epoch.version.is_some()
-        && lapses_at(settings, memory, obs, cluster).is_some_and(|at| obs.now >= at)
+    let lapsed = || lapses_at(settings, memory, obs, cluster).is_some_and(|at| obs.now >= at);
+    match &cluster.leader {
+        Some(leader) => {
+            let made = matches!(cluster.initialize, Initialize::Done(_));
+            leader.name != settings.me && made && cluster.epoch.version.is_some() && lapsed()
+        }
+        None => is_free(&settings.me, cluster) || lapsed(),
+    }
+}
+
+/// Nobody holds the leadership, and nobody's lease from an earlier one can still run: that was given back, or was this
+/// member's own. Where somebody has deleted the znode its holder may serve on, and not know yet.
+fn is_free(me: &NodeName, cluster: &Cluster) -> bool {
+    let made = matches!(cluster.initialize, Initialize::Done(_));
+    cluster.leader.is_none() && (!made || cluster.epoch.released || cluster.epoch.leader.as_ref() == Some(me))
 }
 
 /// When the leadership of another counts as vacant if nothing more is heard of it.
@@ -457,9 +467,14 @@ fn is_vacant(settings: &Settings, memory: &Memory, obs: &Observation, cluster: &
 /// them. A synchronous standby has them too, and need not wait.
 fn lapses_at(settings: &Settings, memory: &Memory, obs: &Observation, cluster: &Cluster) -> Option<Instant> {
     let timing = &settings.timing;
+    let answered = memory.answered_since?;
+    if cluster.leader.is_none() {
+        // Its session is gone, and with it the time that it had to come back.
+        return Some(obs.pulse.map_or(answered, |pulse| pulse.seen) + timing.eviction());
+    }
     let synchronous = cluster_settings(cluster).is_synchronous() && cluster.sync.leader.is_some();
     let grace = if synchronous { Millis(0) } else { timing.heartbeat + timing.heartbeat };
-    Some((memory.answered_since? + grace).max(obs.pulse?.seen + timing.eviction()))
+    Some((answered + grace).max(obs.pulse?.seen + timing.eviction()))
 }
 
 /// Takes note of what ended and what changed since the last decision.

@@ -104,7 +104,12 @@ fn cluster(leader: Option<&str>) -> Cluster {
     let other = if leader == Some("me") { "peer" } else { "me" };
     let member = |is_primary| Member { is_primary, is_running: true, timeline: Some(Timeline(1)), ..Member::default() };
     Cluster {
-        epoch: EpochRecord { epoch: Epoch(3), leader: Some(name(leader.unwrap_or("peer"))), version: Some(2) },
+        epoch: EpochRecord {
+            epoch: Epoch(3),
+            leader: Some(name(leader.unwrap_or("peer"))),
+            released: leader.is_none(),
+            version: Some(2),
+        },
         leader: leader.map(|it| Leader { name: name(it), is_my_session: it == "me" }),
         initialize: Initialize::Done(SystemId(7)),
         config: Some(ClusterSettings { synchrony: Synchrony::Named, ..ClusterSettings::default() }),
@@ -458,7 +463,7 @@ fn the_first_member_makes_the_cluster_and_the_others_wait() {
     let decision = decided(&observe(none.clone(), Postgres::NoData));
     assert_eq!(
         decision.actions,
-        [Action::TakeLeadership { version: None, epoch: Epoch(1), initialize: true, evict: None }]
+        [Action::TakeLeadership { version: None, epoch: Epoch(1), initialize: true, evict: None, renewal: None }]
     );
     none.leader = Some(Leader { name: name("peer"), is_my_session: false });
     none.initialize = Initialize::Begun;
@@ -603,7 +608,7 @@ prop_compose! {
     fn any_cluster()(
         leader in proptest::option::of((any_name(), any::<bool>())),
         epoch_leader in proptest::option::of(any_name()),
-        version in proptest::option::weighted(0.9, 0..5_i32),
+        version in proptest::option::weighted(0.9, 0..5_i32), released: bool,
         initialize in prop_oneof![
             1 => Just(Initialize::Absent), 1 => Just(Initialize::Begun),
             5 => Just(Initialize::Done(SystemId(7))), 1 => Just(Initialize::Done(SystemId(8))),
@@ -621,7 +626,7 @@ prop_compose! {
         switches in 0..3_u32,
     ) -> Cluster {
         Cluster {
-            epoch: EpochRecord { epoch: Epoch(3), leader: epoch_leader, version },
+            epoch: EpochRecord { epoch: Epoch(3), leader: epoch_leader, released, version },
             leader: leader.map(|(name, mine)| Leader { is_my_session: mine && name.as_str() == "me", name }),
             initialize,
             config: configured.then(|| ClusterSettings { synchrony, strict, paused, failsafe, ..ClusterSettings::default() }),
@@ -916,7 +921,8 @@ fn a_leader_that_does_not_renew_is_evicted() {
     obs.pulse = seen(5000);
     let decision = decide(&settings(), &answered(60_000), &obs);
     assert_eq!(decision.reason, Reason::Evicting { leader: name("peer") });
-    let take = Action::TakeLeadership { version: Some(2), epoch: Epoch(4), initialize: false, evict: Some(12) };
+    let take =
+        Action::TakeLeadership { version: Some(2), epoch: Epoch(4), initialize: false, evict: Some(12), renewal: None };
     assert_eq!(decision.actions, [take]);
     // ZooKeeper was away: the leader may have had no way to renew, and where commits do not wait it alone has all of them.
     let decision = decide(&settings(), &answered(0), &obs);
@@ -929,6 +935,27 @@ fn a_leader_that_does_not_renew_is_evicted() {
     // Whoever may not lead does not evict either.
     let settings = Settings { nofailover: true, ..settings() };
     assert_eq!(decide(&settings, &answered(60_000), &obs).reason.code(), "nofailover_tag");
+}
+
+/// Its holder may be cut off, serve on, and not know.
+#[test]
+fn a_leadership_that_somebody_deleted_is_not_vacant_before_its_lease_is_over() {
+    let mut all = cluster(None);
+    all.epoch.released = false;
+    let mut obs = observe(all, standby());
+    let seen = |ago| Some(Pulse { version: 12, seen: NOW - Millis(ago) });
+    obs.pulse = seen(4999);
+    let decision = decide(&settings(), &Memory::default(), &obs);
+    assert_eq!(decision.reason, Reason::AwaitingLapse { leader: name("peer").to_string() });
+    assert_eq!((decision.wake, &decision.actions[..]), (Millis(1), &[][..]));
+    obs.pulse = seen(5000);
+    let renewal = Some(12);
+    let take = Action::TakeLeadership { version: Some(2), epoch: Epoch(4), initialize: false, evict: None, renewal };
+    assert_eq!(decided(&obs).actions, [take]);
+    // Who led last has nobody to wait for.
+    let mut mine = cluster(None);
+    mine.epoch = EpochRecord { leader: Some(name("me")), released: false, ..mine.epoch };
+    assert_eq!(said(&Observation { pulse: seen(0), ..observe(mine, standby()) })[0], "taking_leadership");
 }
 
 /// Found by seed 60006235: a record that was sent, not answered, and written when Postgres waited for another standby.

@@ -29,8 +29,9 @@ fn take(view: &View<'_>, cluster: &Cluster, initialize: bool) -> Action {
     // Should the record have been deleted, epochs still do not begin anew.
     let newest = view.obs.past.led_in.unwrap_or_default().max(cluster.epoch.epoch);
     // Only a leadership that has lapsed is decided about here.
-    let evict = cluster.leader.as_ref().and(view.obs.pulse).map(|pulse| pulse.version);
-    Action::TakeLeadership { version: cluster.epoch.version, epoch: newest.next(), initialize, evict }
+    let renewal = view.obs.pulse.map(|pulse| pulse.version).filter(|_| !super::is_free(view.me(), cluster));
+    let (evict, renewal) = if cluster.leader.is_some() { (renewal, None) } else { (None, renewal) };
+    Action::TakeLeadership { version: cluster.epoch.version, epoch: newest.next(), initialize, evict, renewal }
 }
 
 /// The znode is gone before my lease is, and nobody has led since (see the fencing rules): somebody deleted it, or the
@@ -95,6 +96,12 @@ fn made(view: View<'_>, cluster: &Cluster) -> Verdict {
 
 /// A standby and an empty seat.
 fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Standby) -> Verdict {
+    if !super::is_vacant(view.settings, view.memory, view.obs, cluster) {
+        let leader = cluster.epoch.leader.as_ref().map_or("whoever led", NodeName::as_str).to_owned();
+        let over = super::lapses_at(view.settings, view.memory, view.obs, cluster);
+        let left = over.map_or(view.timing().heartbeat, |at| at.since(view.now()));
+        return view.say(Reason::AwaitingLapse { leader }, vec![]).within(left);
+    }
     let settings = cluster_settings(cluster);
     // A leadership that began since has ended the one that it was given to.
     let led_since = |epoch| cluster.epoch.leader.is_some() && cluster.epoch.epoch > epoch;
@@ -229,8 +236,12 @@ fn rivals(view: &View<'_>, cluster: &Cluster, synchronous: bool) -> BTreeSet<Nod
         .members
         .iter()
         .filter(|(name, member)| *name != view.me() && (synchronous || !member.nofailover))
-        // Whose lease has lapsed would have renewed it if it could.
-        .filter(|(name, _)| cluster.leader.as_ref().is_none_or(|lapsed| lapsed.name != **name))
+        // Whose lease has lapsed would have renewed it if it could; but one that was lost when it had just taken the leadership
+        // is a standby again once it is back.
+        .filter(|(name, member)| {
+            let lapsed = cluster.leader.as_ref().is_some_and(|lapsed| lapsed.name == **name);
+            !lapsed || (member.is_running && !member.is_primary)
+        })
         .filter(|(name, _)| !synchronous || cluster.sync.standbys.contains(*name))
         .filter(|(name, _)| {
             synchronous || cluster.failsafe.members.is_empty() || cluster.failsafe.members.contains(*name)

@@ -43,7 +43,7 @@ fn head() -> Head {
 /// Nothing in it is empty.
 fn cluster() -> Cluster {
     Cluster {
-        epoch: EpochRecord { epoch: Epoch(3), leader: Some(name("db-1")), version: Some(2) },
+        epoch: EpochRecord { epoch: Epoch(3), leader: Some(name("db-1")), released: false, version: Some(2) },
         leader: Some(Leader { name: name("db-1"), is_my_session: true }),
         initialize: Initialize::Done(SystemId(u64::MAX)),
         config: Some(ClusterSettings { maximum_lag_on_syncnode: Some(5), ..ClusterSettings::default() }),

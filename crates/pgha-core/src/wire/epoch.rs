@@ -12,6 +12,9 @@ pub struct EpochDoc {
     pub epoch: Epoch,
     /// Who began it.
     pub leader: NodeName,
+    /// It was given back: nobody serves under it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
 }
 
 document!(EpochDoc, "znode `pgha/epoch`", "a JSON object with `epoch` and `leader`");

@@ -60,6 +60,8 @@ pub enum Write {
         initialize: bool,
         /// Delete the `leader` of another, if its newest renewal is this one.
         evict: Option<i32>,
+        /// The newest renewal of a `leader` that somebody has deleted.
+        renewal: Option<i32>,
     },
     /// Replace `leader` of another session of the same member.
     Reown {
@@ -174,16 +176,20 @@ impl Tree {
             (seen.epoch.version == version || unchecked).then(|| EpochRecord {
                 epoch,
                 leader: Some(names[who].clone()),
+                released: false,
                 version: Some(next_version(seen.epoch.version)),
             })
         };
         let mut next = self.successor();
         match write {
-            Write::Take { version, epoch, initialize, evict } => {
+            Write::Take { version, epoch, initialize, evict, renewal } => {
                 let epoch = raise(*version, *epoch)?;
                 // What is to be deleted must be there.
                 let evicted = evict.is_some_and(|renewal| self.renewals == renewal || unchecked);
                 if self.leader.is_some() != evict.is_some() || evict.is_some() && !evicted {
+                    return None;
+                }
+                if renewal.is_some_and(|renewal| self.renewals != renewal && !unchecked) {
                     return None;
                 }
                 if *initialize && seen.initialize != Initialize::Absent {
@@ -217,6 +223,8 @@ impl Tree {
                 current(*version).then_some(())?;
                 self.leader?;
                 next.is_vacated();
+                let epoch = &mut next.documents().epoch;
+                (epoch.released, epoch.version) = (true, Some(next_version(epoch.version)));
             }
             Write::Config { version, settings } => {
                 (current(*version) && seen.config.is_none()).then_some(())?;
@@ -452,7 +460,13 @@ mod tests {
     #[test]
     fn a_late_release_of_a_former_leader_fails() {
         let names = ["a", "b"].map(|name| NodeName::try_from(name).expect("a name"));
-        let take = |version, epoch| Write::Take { version, epoch: Epoch(epoch), initialize: false, evict: None };
+        let take = |version, epoch| Write::Take {
+            version,
+            epoch: Epoch(epoch),
+            initialize: false,
+            evict: None,
+            renewal: None,
+        };
         let first = Tree::default().apply(&names, 0, 1, &take(None, 1), false).expect("vacant");
         assert!(first.apply(&names, 1, 2, &take(Some(0), 2), false).is_none(), "two leaders");
         let vacant = first.without(&names, 1).expect("it owned the leadership");

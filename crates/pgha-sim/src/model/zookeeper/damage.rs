@@ -11,6 +11,8 @@ use super::{Tree, next_version};
 /// Documents that are gone, or garbage; what agents make of those is what `pgha-agent/src/dcs/snapshot.rs` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
+    /// `leader` is deleted.
+    Leader,
     /// `pgha/epoch` is deleted.
     Epoch,
     /// All of `pgha/` is deleted.
@@ -29,6 +31,10 @@ impl Tree {
         let seen = &*self.cluster;
         let mut next = self.successor();
         match damage {
+            Damage::Leader => {
+                self.leader?;
+                next.is_vacated();
+            }
             Damage::Epoch => {
                 seen.epoch.version?;
                 next.documents().epoch = EpochRecord::default();
@@ -53,6 +59,15 @@ impl Tree {
             }
         }
         Some(next)
+    }
+
+    /// With the record of who may lead in failsafe mode that was there before.
+    #[must_use]
+    pub fn with_failsafe(&self, record: &FailsafeRecord) -> Self {
+        let version = self.cluster.failsafe.version;
+        let mut next = self.successor();
+        next.documents().failsafe = FailsafeRecord { version: Some(next_version(version)), ..record.clone() };
+        next
     }
 
     /// With the record of synchronous standbys that was there before.
