@@ -21,6 +21,7 @@ pub(crate) struct PastFile {
 #[serde(default)]
 struct Record {
     promoted_to: Option<Timeline>,
+    promoting_to: Option<Timeline>,
     led_in: Option<Epoch>,
     rewind_unfinished: bool,
     unrecorded: bool,
@@ -40,13 +41,26 @@ impl PastFile {
 
     /// For an observation.
     pub(crate) fn view(&self, old_data_kept: bool) -> Past {
-        let Record { promoted_to, led_in, rewind_unfinished, unrecorded } = self.record;
-        Past { promoted_to, led_in, unrecorded, rewind_unfinished, old_data_kept }
+        let Record { promoted_to, promoting_to, led_in, rewind_unfinished, unrecorded } = self.record;
+        Past { promoted_to, promoting_to, led_in, unrecorded, rewind_unfinished, old_data_kept }
     }
 
     /// Before the first write can be accepted under `epoch`.
     pub(crate) fn leads_in(&mut self, epoch: Epoch) -> io::Result<()> {
         self.change(|record| record.led_in = Some(epoch))
+    }
+
+    /// Before a promotion under `epoch`, which begins this timeline.
+    pub(crate) fn promotes(&mut self, epoch: Epoch, timeline: Timeline) -> io::Result<()> {
+        self.change(|record| {
+            record.led_in = Some(epoch);
+            record.promoting_to = Some(timeline);
+        })
+    }
+
+    /// The order to promote was not given.
+    pub(crate) fn promotes_not(&mut self) -> io::Result<()> {
+        self.change(|record| record.promoting_to = None)
     }
 
     /// After a promotion.

@@ -575,6 +575,8 @@ impl Standby {
 pub struct Past {
     /// The last timeline that this member began by a promotion.
     pub promoted_to: Option<Timeline>,
+    /// The last timeline that it gave the order to begin; nobody may have been there to see what came of that.
+    pub promoting_to: Option<Timeline>,
     /// The leadership under which it last accepted writes.
     pub led_in: Option<Epoch>,
     /// This member made its data itself, for a cluster that it has not seen recorded: nobody can have relied on it.

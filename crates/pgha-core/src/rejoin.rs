@@ -57,7 +57,10 @@ pub fn plan(control: &Control, past: &Past, me: &NodeName, leader: &Member, hist
     if history.timeline() < leader_timeline {
         return Plan::AwaitHistory;
     }
-    let parted = past.rewind_unfinished || lowest > Rung::Restart || has_parted(control, leader_timeline, history);
+    let parted = past.rewind_unfinished
+        || lowest > Rung::Restart
+        || has_parted(control, leader_timeline, history)
+        || has_begun_in_vain(past, leader_timeline, history);
     if is_twin(past, me, control.timeline, history)
         || is_foreign(control, me, history)
         || (parted && lowest == Rung::Clone)
@@ -86,6 +89,14 @@ fn is_foreign(control: &Control, me: &NodeName, history: &History) -> bool {
     served && history.begun_by.get(&control.timeline).is_some_and(|beginner| beginner != me)
 }
 
+/// This member gave the order to begin a timeline that the leader's history does not know. It may have come about, with nobody
+/// there to see it, and been replayed since, though the control file shows the timeline before.
+fn has_begun_in_vain(past: &Past, leader_timeline: Timeline, history: &History) -> bool {
+    past.promoting_to.is_some_and(|begun| {
+        begun <= history.timeline() && begun != leader_timeline && history.switches.end_of(begun).is_none()
+    })
+}
+
 fn has_parted(control: &Control, leader_timeline: Timeline, history: &History) -> bool {
     if control.timeline == leader_timeline {
         // An unclean end as primary of the leader's own timeline cannot happen without a twin: a leader promotes anew.
@@ -105,8 +116,17 @@ fn has_parted(control: &Control, leader_timeline: Timeline, history: &History) -
 }
 
 /// Whether a *running* standby has replayed WAL that is not in the leader's history; `None` while that is not known.
-pub fn standby_has_parted(timeline: Timeline, standby: &Standby, leader: &Member, history: &History) -> Option<bool> {
+pub fn standby_has_parted(
+    timeline: Timeline,
+    standby: &Standby,
+    past: &Past,
+    leader: &Member,
+    history: &History,
+) -> Option<bool> {
     let leader_timeline = leader.timeline?;
+    if !standby.streaming && has_begun_in_vain(past, leader_timeline, history) {
+        return Some(true);
+    }
     if timeline == leader_timeline {
         return Some(false);
     }
@@ -124,6 +144,7 @@ mod tests {
     use super::*;
     use crate::lsn::{Lsn, Switch, TimelineHistory};
     use crate::name::SystemId;
+    use crate::observation::{Slots, Tie};
 
     fn name(text: &str) -> NodeName {
         NodeName::try_from(text).unwrap()
@@ -183,6 +204,33 @@ mod tests {
     #[test]
     fn a_timeline_outside_the_history_is_rewound() {
         assert_eq!(plan_for(&control(4, ControlState::ShutDown, 1)), Plan::Rewind);
+    }
+
+    /// Simulated seed 930019344: promoted while its agent was dead, killed by the guard, started as a standby before anybody
+    /// else led; its control file shows the timeline before.
+    #[test]
+    fn what_a_promotion_began_and_nobody_saw_is_not_the_leaders() {
+        let standby = |streaming| Standby {
+            received: Lsn(150),
+            replayed: Lsn(150),
+            complete: true,
+            streaming,
+            upstream: None,
+            tie: Tie::Bound,
+            slots: Slots::default(),
+            checkpoint_pending: false,
+            paused: false,
+        };
+        let parted = |begun, streaming| {
+            let past = Past { promoting_to: begun, ..Past::default() };
+            let history = History { switches: TimelineHistory(history().switches.0[1..].to_vec()), ..history() };
+            standby_has_parted(Timeline(2), &standby(streaming), &past, &leader(), &history)
+        };
+        assert_eq!(parted(None, false), Some(false));
+        assert_eq!(parted(Some(Timeline(1)), false), Some(true));
+        // Its own numbers are nobody else's: who streams has the leader's history.
+        assert_eq!(parted(Some(Timeline(1)), true), Some(false));
+        assert_eq!([2, 3, 4].map(|begun| parted(Some(Timeline(begun)), false)), [Some(false); 3]);
     }
 
     #[test]

@@ -322,7 +322,10 @@ impl World {
         let next = self.zk.committed.apply(&self.names, who.host, session, &write, unchecked);
         let done = next.is_some();
         if let Some(next) = next {
-            let taken = matches!(*write, Write::Take { .. });
+            let taken = match *write {
+                Write::Take { epoch, .. } => Some(epoch),
+                _ => None,
+            };
             if matches!(*write, Write::Announce { .. }) {
                 let member = self.member(who.host);
                 self.away_since[member] = None;
@@ -336,14 +339,14 @@ impl World {
                 self.spring(moment, who.host);
             }
             self.say(|world| format!("{} writes {write:?}", world.names[who.host]));
-            if taken {
+            if let Some(epoch) = taken {
                 invariant::ahead::check(self, who.host);
-                self.forgive(who.host);
+                self.forgive(who.host, epoch);
             }
             let before = self.zk.committed.leader;
             self.commit_tree(next);
             invariant::former::check(self, who.host, session, &write, before);
-            if taken {
+            if taken.is_some() {
                 if self.scenario.is_calm() && self.led_once {
                     invariant::calm::violated(self, "the leadership changed");
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pgha_core::observation::FailoverRequest;
+use pgha_core::name::Epoch;
 
 use crate::event::{Event, Who};
 use crate::model::network::CLIENTS;
@@ -21,6 +21,8 @@ pub struct Oracle {
     pub promised: BTreeMap<BranchId, u64>,
     /// The branch of the newest promotion.
     pub newest: Option<BranchId>,
+    /// Leaderships that members reached for because an operator had named them.
+    pub forced: Vec<(usize, Epoch)>,
     /// Servers that were primary, or about to be, when an operator made somebody else primary.
     pub passed_over: Vec<Who>,
     /// When the last write was made.
@@ -61,11 +63,11 @@ impl Oracle {
 
 impl World {
     /// An operator made a member primary whatever it has: what it lacks was given up by him.
-    pub(crate) fn forgive(&mut self, winner: usize) {
-        let forced = |it: &FailoverRequest| it.leader.is_none() && it.candidate.as_ref() == Some(&self.names[winner]);
+    pub(crate) fn forgive(&mut self, winner: usize, epoch: Epoch) {
+        let forced = self.oracle.forced.contains(&(winner, epoch));
         // A copy of what a member once had cannot be told from that member.
         let copied = self.scenario.spare == Some(winner);
-        if !copied && !self.zk.committed.cluster.failover.as_ref().is_some_and(forced) {
+        if !copied && !forced {
             return;
         }
         let Some(data) = &self.hosts[winner].pg.data else { return };

@@ -11,7 +11,7 @@ use crate::invariant;
 use crate::model::network::CLIENTS;
 use crate::model::postgres::Life;
 use crate::model::slots::{Kind, Slot};
-use crate::model::wal::Position;
+use crate::model::wal::{Position, Wal};
 use crate::world::World;
 
 /// Work on slots that an agent does beside its turns.
@@ -30,8 +30,8 @@ pub struct Consumer {
     pub slot: SlotName,
     /// It reads changes, not WAL.
     pub logical: bool,
-    /// Everything up to here it has read and confirmed.
-    pub has: Option<Position>,
+    /// Everything up to these it has read and confirmed; some of it the cluster may have lost.
+    pub has: Vec<Position>,
     /// Where its slot was made, and made anew: what lies before is given to nobody.
     pub made: Vec<Position>,
     /// What it had confirmed in time for every member to know it at the end.
@@ -46,11 +46,18 @@ impl Consumer {
         Self {
             slot: slot.clone(),
             logical: *kind != PermanentSlot::Physical,
-            has: None,
+            has: Vec::new(),
             made: Vec::new(),
             settled: 0,
             reads: None,
         }
+    }
+}
+
+impl Consumer {
+    /// How much of what `at` has it has read.
+    pub fn known(&self, wal: &Wal, at: Position) -> Option<u64> {
+        self.has.iter().filter_map(|has| wal.shared(at, *has)).max()
     }
 }
 
@@ -147,7 +154,7 @@ impl World {
         if reads.is_none() {
             self.consumers[index].reads = Some(Who { host, start: number });
             self.say(|world| {
-                let has = world.consumers[index].has;
+                let has = &world.consumers[index].has;
                 format!("{name} is read on {} from {from} on; its consumer has {has:?}", world.names[host])
             });
             invariant::consumer::check(self, index, host, from);
@@ -160,8 +167,10 @@ impl World {
             self.consumers[index].settled = end;
         }
         // What it has read twice it had before.
-        let known = self.consumers[index].has.and_then(|has| self.wal.shared(at, has)).unwrap_or(0);
-        self.consumers[index].has = Some(self.wal.on_the_way(at.branch, known.max(end)));
+        let known = self.consumers[index].known(&self.wal, at).unwrap_or(0);
+        let has = self.wal.on_the_way(at.branch, known.max(end));
+        self.consumers[index].has.retain(|had| !self.wal.contains(has, *had));
+        self.consumers[index].has.push(has);
     }
 
     /// Whether a consumer can go on reading from a server.

@@ -32,8 +32,9 @@ pub(crate) async fn promote(
     let run_dir = &context.config.run_dir;
     let reserved = numbers::take(data_dir, own, timeline).and_then(|()| numbers::order(run_dir, timeline));
     reserved.map_err(JobError::failed("reserving timeline numbers in pg_wal"))?;
-    context.past().leads_in(epoch).map_err(JobError::failed("recording the leadership"))?;
+    context.past().promotes(epoch, timeline).map_err(JobError::failed("recording the promotion"))?;
     if clock::now() >= not_after {
+        context.past().promotes_not().map_err(JobError::failed("recording that there is no promotion"))?;
         return Err(JobError::Failed("the lease is too short by now".to_owned()));
     }
     connection.execute("SELECT pg_promote(wait => false)", Duration::from_secs(2)).await.map_err(asking())?;

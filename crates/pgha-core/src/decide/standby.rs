@@ -164,8 +164,9 @@ fn following(
         return view.say(Reason::Restarting, vec![Action::Stop { checkpoint: false }]);
     }
     let source = cluster.members.get(leader);
-    let parted =
-        source.and_then(|source| rejoin::standby_has_parted(running.timeline, standby, source, &cluster.history));
+    let parted = source.and_then(|source| {
+        rejoin::standby_has_parted(running.timeline, standby, &view.obs.past, source, &cluster.history)
+    });
     let newest = source.and_then(|source| source.timeline);
     if parted == Some(true)
         && let Some(newest) = newest.filter(|newest| running.timeline < *newest)

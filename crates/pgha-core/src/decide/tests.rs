@@ -694,7 +694,7 @@ prop_compose! {
                 epoch: Epoch(epoch), sent: NOW - Millis(ago), counted_from: NOW - Millis(ago + 1000),
             }),
             postgres,
-            past: Past { promoted_to: None, unrecorded: false, led_in: led_in.map(Epoch), rewind_unfinished, old_data_kept },
+            past: Past { led_in: led_in.map(Epoch), rewind_unfinished, old_data_kept, ..Past::default() },
             job: job.map(|kind| RunningJob { kind, since: NOW - Millis(100), writes: kind == JobKind::Promote }),
             ended: ended.map(|(kind, outcome)| EndedJob { kind, outcome: match outcome {
                 0 => Outcome::Done, 1 => Outcome::Failed("x".into()), _ => Outcome::Impossible("x".into()),

@@ -44,6 +44,9 @@ impl World {
                 if self.has_promised(who) {
                     return Done::Failed;
                 }
+                if self.is_named(who) {
+                    self.oracle.forced.push((host, epoch));
+                }
                 if let Some(agent) = self.agent(who) {
                     agent.bid = Some(epoch);
                     agent.free = false;
@@ -206,6 +209,13 @@ impl World {
             }
             Action::Exit => Done::Exit,
         }
+    }
+
+    /// Whether an operator wants this member to be the primary, whatever it has, as far as it has seen.
+    fn is_named(&self, who: Who) -> bool {
+        let seen = self.hosts[who.host].agent.as_deref().and_then(|agent| agent.seen.as_ref());
+        let request = seen.and_then(|tree| tree.cluster.failover.as_ref());
+        request.is_some_and(|it| it.leader.is_none() && it.candidate.as_ref() == Some(&self.names[who.host]))
     }
 
     /// The word of a member that was given since it last looked.

@@ -168,12 +168,14 @@ impl World {
 
     fn promote(&mut self, host: usize, step: u8, epoch: Epoch, not_after: Instant, timeline: Timeline) -> Step {
         if step == 0 {
-            self.hosts[host].pg.past.led_in = Some(epoch);
+            let past = &mut self.hosts[host].pg.past;
+            (past.led_in, past.promoting_to) = (Some(epoch), Some(timeline));
             // Writing the record takes a moment, and now and then a long one.
             let stall = if self.rng.u8(0..32) == 0 { self.between(100, 6000) } else { Span(0) };
             return Step::Again(Span(self.between(1, 10).0 + stall.0), 1);
         }
         if step == 1 && self.clock(host) >= not_after && !self.is(Mutant::IgnoreNotAfter) {
+            self.hosts[host].pg.past.promoting_to = None;
             return failed("the lease is too short by now");
         }
         let (takes, now) = (self.between(20, 400), self.now);

@@ -67,7 +67,7 @@ pub fn check(world: &mut World, winner: usize) {
         world.network.talks(winner, *host)
             // Whom it could not ask it has not asked.
             && world.now.since(world.network.healed(winner).max(world.network.healed(*host))) > steady
-            && world.zk.committed.owner(*host).is_some()
+            && world.announced_by(*host) == Some(*host)
             && standby(*host)
                 .is_some_and(|theirs| theirs != mine && world.wal.contains(theirs, mine) && theirs.lsn > mine.lsn)
     });

@@ -10,9 +10,7 @@ use crate::world::World;
 pub fn check(world: &mut World, index: usize, host: usize, from: u64) {
     let consumer = &world.consumers[index];
     let Some(data) = &world.hosts[host].pg.data else { return };
-    // Of what it has seen the cluster may have lost the end.
-    let Some(has) = consumer.has.filter(|_| consumer.logical) else { return };
-    let Some(has) = world.wal.shared(data.at, has) else { return };
+    let Some(has) = consumer.known(&world.wal, data.at).filter(|_| consumer.logical) else { return };
     let made = consumer.made.iter().filter(|made| world.wal.contains(data.at, **made)).map(|made| made.lsn).max();
     let known = made.map_or(has, |made| made.max(has));
     if from <= known {
