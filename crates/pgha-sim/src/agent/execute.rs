@@ -248,7 +248,7 @@ impl World {
     }
 
     /// The host where a member is: where its znode says.
-    fn number(&self, name: &NodeName) -> Option<usize> {
+    pub(super) fn number(&self, name: &NodeName) -> Option<usize> {
         let member = self.names.iter().position(|known| known == name)?;
         self.scenario.spare.and_then(|_| self.announced_by(member)).or(Some(member))
     }

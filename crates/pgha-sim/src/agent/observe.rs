@@ -216,6 +216,9 @@ impl World {
     fn look(&mut self, who: Who) -> Postgres {
         let now = self.clock(who.host);
         let members = self.scenario.members;
+        // By its address; a member that is elsewhere by now is nobody that it knows.
+        let named = |host: usize| Some(&self.names[host]).filter(|name| self.number(name) == Some(host)).cloned();
+        let upstream = self.hosts[who.host].pg.server.as_ref().and_then(|server| server.upstream).and_then(named);
         let host = &mut self.hosts[who.host];
         let Some(agent) = host.agent.as_deref_mut() else { return Postgres::NoData };
         let mute = matches!(agent.phase, Phase::Observing { mute: true, .. });
@@ -278,7 +281,7 @@ impl World {
                 replayed: Lsn(known),
                 complete,
                 streaming,
-                upstream: server.upstream.map(|member| self.names[member].clone()),
+                upstream,
                 tie: match server.upstream.is_some() || streaming {
                     true => Tie::Bound,
                     false if complete && server.restores_until <= self.now => Tie::Free,
