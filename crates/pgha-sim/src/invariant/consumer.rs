@@ -11,7 +11,7 @@ pub fn check(world: &mut World, index: usize, host: usize, from: u64) {
     let consumer = &world.consumers[index];
     let Some(data) = &world.hosts[host].pg.data else { return };
     let Some(has) = consumer.known(&world.wal, data.at).filter(|_| consumer.logical) else { return };
-    let made = consumer.made.iter().filter(|made| world.wal.contains(data.at, **made)).map(|made| made.lsn).max();
+    let made = consumer.made.iter().filter_map(|made| world.wal.shared(data.at, *made)).max();
     let known = made.map_or(has, |made| made.max(has));
     if from <= known {
         return;

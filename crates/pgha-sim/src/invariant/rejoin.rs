@@ -22,13 +22,24 @@ pub fn check(world: &mut World, host: usize, source: usize) {
     if mine.system != theirs.system {
         return;
     }
-    // A promise that only this member keeps must not be thrown away.
+    // A promise that only this member keeps must not be thrown away. Who may not lead may give it up, where who may has it.
+    let record = &world.zk.committed.cluster.sync;
+    let may_lead = |host: &usize| {
+        let name = &world.names[*host];
+        record.unreadable || record.leader.as_ref() == Some(name) || record.standbys.contains(name)
+    };
+    let has = |host: usize, promised: Position| {
+        world.hosts[host].pg.data.as_ref().is_some_and(|data| world.wal.contains(data.at, promised))
+    };
+    let kept = |it: Position| {
+        has(leader, it) || !may_lead(&host) && (0..world.scenario.members).filter(may_lead).any(|host| has(host, it))
+    };
     let only_here = world
         .oracle
         .promised
         .iter()
         .map(|(branch, lsn)| Position { branch: *branch, lsn: *lsn })
-        .find(|it| world.wal.contains(mine.at, *it) && !mine.damaged && !world.wal.contains(theirs.at, *it));
+        .find(|it| has(host, *it) && !mine.damaged && !kept(*it));
     if let Some(promised) = only_here {
         let text = format!(
             "{} gives up {} of timeline {}, which was acknowledged and which {} lacks",
