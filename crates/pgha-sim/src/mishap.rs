@@ -2,7 +2,7 @@
 
 use pgha_core::observation::{FailoverRequest, FailsafeRecord, Initialize, Past, Request, SyncRecord};
 
-use crate::model::postgres::{Data, Postgres};
+use crate::model::postgres::{Data, Postgres, Server};
 use crate::model::zookeeper::{Damage, Tree, Write};
 use crate::scenario::{CALM, FIRST_FAULT, Fault, LAST_FAULT, LEADER, Planned};
 use crate::time::{Span, Time};
@@ -146,7 +146,8 @@ impl World {
     fn stop_namesake(&mut self, member: usize) -> bool {
         let Some(spare) = self.namesake else { return true };
         self.power_off(spare);
-        if self.zk.committed.leader.is_some_and(|(leader, _)| leader != spare) {
+        let serves = |host: usize| self.hosts[host].pg.server.as_ref().is_some_and(Server::writable);
+        if self.zk.committed.leader.is_some_and(|(leader, _)| leader != spare && serves(leader)) {
             self.namesake = None;
             return true;
         }

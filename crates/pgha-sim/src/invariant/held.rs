@@ -19,7 +19,8 @@ fn leads(world: &World, host: usize) -> bool {
 
 /// `host` has dropped the slot of `member`, which was of use.
 pub fn check_dropped(world: &mut World, host: usize, member: usize) {
-    let Some(away) = world.away_since[member].map(|since| world.now.since(since)) else { return };
+    let since = world.away_since[member].filter(|_| world.scenario.relayed(member).is_none());
+    let Some(away) = since.map(|since| world.now.since(since)) else { return };
     if leads(world, host) && away < patience(world) {
         let text = format!(
             "{} drops the slot of {}, which has been away for {} ms",
