@@ -28,6 +28,9 @@ pub enum Action {
         /// Nobody holds `leader`, and nobody has given it back: the version that `status` must still have.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renewal: Option<i32>,
+        /// Where `pgha/epoch` is created: it gets a greater version than this, which it had before somebody deleted it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        above: Option<i32>,
     },
     /// Replace our own `leader` znode, be it of a session that is gone, under a new epoch, in one transaction.
     ReownLeadership {
@@ -35,6 +38,9 @@ pub enum Action {
         version: Option<i32>,
         /// The new epoch.
         epoch: Epoch,
+        /// See [`Self::TakeLeadership`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        above: Option<i32>,
     },
     /// Renew the lease: write `status`, if the epoch still has this version.
     Renew {

@@ -61,10 +61,7 @@ pub fn plan(control: &Control, past: &Past, me: &NodeName, leader: &Member, hist
         || lowest > Rung::Restart
         || has_parted(control, leader_timeline, history)
         || has_begun_in_vain(past, leader_timeline, history);
-    if is_twin(past, me, control.timeline, history)
-        || is_foreign(control, me, history)
-        || (parted && lowest == Rung::Clone)
-    {
+    if is_twin(past, me, history) || is_foreign(control, me, history) || (parted && lowest == Rung::Clone) {
         // Two members began the same timeline: pg_rewind compares timelines and would see no difference.
         Plan::Clone
     } else if !parted {
@@ -76,9 +73,10 @@ pub fn plan(control: &Control, past: &Past, me: &NodeName, leader: &Member, hist
     }
 }
 
-/// This member began the timeline that its data is on, and the cluster says that another member did.
-fn is_twin(past: &Past, me: &NodeName, timeline: Timeline, history: &History) -> bool {
-    past.promoted_to == Some(timeline) && history.begun_by.get(&timeline).is_some_and(|beginner| beginner != me)
+/// This member began a timeline, or may have, and the cluster says that another member did.
+fn is_twin(past: &Past, me: &NodeName, history: &History) -> bool {
+    let begun_by_other = |begun| history.begun_by.get(&begun).is_some_and(|beginner| beginner != me);
+    [past.promoted_to, past.promoting_to].into_iter().flatten().any(begun_by_other)
 }
 
 /// Data that served as a primary, on a timeline that another member began: the record of our promotion was lost.
@@ -115,16 +113,23 @@ fn has_parted(control: &Control, leader_timeline: Timeline, history: &History) -
     }
 }
 
+/// Whether nothing is on record yet that tells what came of a promotion of this member. Where people have deleted the record its
+/// number may be given again, and whoever has that would be taken for this member's own history.
+pub fn awaits_record(past: &Past, history: &History) -> bool {
+    past.promoting_to.is_some_and(|begun| history.timeline() < begun)
+}
+
 /// Whether a *running* standby has replayed WAL that is not in the leader's history; `None` while that is not known.
 pub fn standby_has_parted(
     timeline: Timeline,
     standby: &Standby,
     past: &Past,
+    me: &NodeName,
     leader: &Member,
     history: &History,
 ) -> Option<bool> {
     let leader_timeline = leader.timeline?;
-    if !standby.streaming && has_begun_in_vain(past, leader_timeline, history) {
+    if is_twin(past, me, history) || !standby.streaming && has_begun_in_vain(past, leader_timeline, history) {
         return Some(true);
     }
     if timeline == leader_timeline {
@@ -224,13 +229,13 @@ mod tests {
         let parted = |begun, streaming| {
             let past = Past { promoting_to: begun, ..Past::default() };
             let history = History { switches: TimelineHistory(history().switches.0[1..].to_vec()), ..history() };
-            standby_has_parted(Timeline(2), &standby(streaming), &past, &leader(), &history)
+            standby_has_parted(Timeline(2), &standby(streaming), &past, &name("db2"), &leader(), &history)
         };
         assert_eq!(parted(None, false), Some(false));
         assert_eq!(parted(Some(Timeline(1)), false), Some(true));
         // Its own numbers are nobody else's: who streams has the leader's history.
         assert_eq!(parted(Some(Timeline(1)), true), Some(false));
-        assert_eq!([2, 3, 4].map(|begun| parted(Some(Timeline(begun)), false)), [Some(false); 3]);
+        assert_eq!([3, 4].map(|begun| parted(Some(Timeline(begun)), false)), [Some(false); 2]);
     }
 
     #[test]
@@ -239,6 +244,10 @@ mod tests {
         let stopped = control(3, ControlState::ShutDown, 250);
         assert_eq!(plan(&stopped, &past, &name("db1"), &leader(), &history(), Rung::Start), Plan::Clone);
         assert_eq!(plan(&stopped, &past, &name("db2"), &leader(), &history(), Rung::Start), Plan::Start);
+        // Nobody saw what came of its promotion, and the record of it was deleted.
+        let past = Past { promoting_to: Some(Timeline(3)), ..Past::default() };
+        let crashed = control(2, ControlState::InProduction, 150);
+        assert_eq!(plan(&crashed, &past, &name("db1"), &leader(), &history(), Rung::Start), Plan::Clone);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use pgha_core::observation::{FailoverRequest, FailsafeRecord, Initialize, Past, Request, SyncRecord};
 
 use crate::model::postgres::{Data, Postgres, Server};
+use crate::model::wal::BranchId;
 use crate::model::zookeeper::{Damage, Tree, Write};
 use crate::scenario::{CALM, FIRST_FAULT, Fault, LAST_FAULT, LEADER, Planned};
 use crate::time::{Span, Time};
@@ -24,6 +25,8 @@ pub enum Mishap {
 /// What people put aside by mistake.
 #[derive(Debug, Default)]
 pub(crate) struct Aside {
+    /// Branches from this one on are those whose numbers can be known.
+    pub(crate) numbers: BranchId,
     /// The record in whose place there is garbage.
     sync: Option<SyncRecord>,
     /// And the one of failsafe mode.
@@ -163,6 +166,9 @@ impl World {
 
     fn damage(&mut self, damage: Damage) {
         let Some(next) = self.zk.committed.damaged(damage).filter(|_| self.zk.leader.is_some()) else { return };
+        if matches!(damage, Damage::Subtree | Damage::Timelines) {
+            self.aside.numbers = self.wal.next();
+        }
         let cluster = &self.zk.committed.cluster;
         if damage == Damage::Sync && !cluster.sync.unreadable {
             self.aside.sync = Some(cluster.sync.clone());

@@ -162,7 +162,7 @@ impl Mutant {
                 }
             }
             Self::IgnoreTwins => {
-                observation.past.promoted_to = None;
+                (observation.past.promoted_to, observation.past.promoting_to) = (None, None);
                 cluster.history.begun_by.clear();
             }
             Self::IgnoreInitialize => {

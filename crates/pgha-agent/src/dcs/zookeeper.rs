@@ -26,9 +26,16 @@ use crate::clock;
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     /// Create `leader`, raise the epoch; in place of a holder whose newest renewal is that of this version of `status`.
-    Take { version: Option<i32>, epoch: Epoch, initialize: bool, evict: Option<i32>, renewal: Option<i32> },
+    Take {
+        version: Option<i32>,
+        epoch: Epoch,
+        initialize: bool,
+        evict: Option<i32>,
+        renewal: Option<i32>,
+        above: Option<i32>,
+    },
     /// Replace our own `leader`, raise or restore the epoch.
-    Reown { version: Option<i32>, epoch: Epoch },
+    Reown { version: Option<i32>, epoch: Epoch, above: Option<i32> },
     /// Write `status`.
     Renew { version: i32, epoch: Epoch, status: Vec<u8> },
     /// Delete `leader`, and say that it was given back.
@@ -405,9 +412,9 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
     let broken = |error: Error| DcsError::Other(error.to_string());
     let record = |epoch: Epoch, released: bool| EpochDoc { epoch, leader: me.clone(), released }.render();
     match write {
-        Write::Take { version, epoch, initialize, evict, renewal } => {
-            put(&mut multi, &epoch_path, &record(*epoch, false), *version).map_err(broken)?;
-            steps.push(epoch_path);
+        Write::Take { version, epoch, initialize, evict, renewal, above } => {
+            let raised = raise(&mut multi, &epoch_path, &record(*epoch, false), *version, *above).map_err(broken)?;
+            steps.extend(vec![epoch_path; raised]);
             if let Some(renewal) = evict {
                 multi.add_check_version(&paths.status(), *renewal).map_err(broken)?;
                 multi.add_delete(&leader_path, None).map_err(broken)?;
@@ -424,11 +431,12 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
                 steps.push(paths.initialize());
             }
         }
-        Write::Reown { version, epoch } => {
-            put(&mut multi, &epoch_path, &record(*epoch, false), *version).map_err(broken)?;
+        Write::Reown { version, epoch, above } => {
+            let raised = raise(&mut multi, &epoch_path, &record(*epoch, false), *version, *above).map_err(broken)?;
+            steps.extend(vec![epoch_path; raised]);
             multi.add_delete(&leader_path, None).map_err(broken)?;
             multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
-            steps.extend([epoch_path, leader_path.clone(), leader_path]);
+            steps.extend([leader_path.clone(), leader_path]);
         }
         Write::Renew { version, status, .. } => {
             let path = paths.status();
@@ -496,6 +504,29 @@ async fn create_status(client: &Client, paths: &Paths, write: &Write) -> Result<
         Ok(_) => Ok(()),
         Err(error) => Err(DcsError::Other(error.to_string())),
     }
+}
+
+/// More changes than this do not fit into one request; nobody has seen as many leaderships.
+const MANY: i32 = 5000;
+
+/// Sets the record of the epoch, or creates it, with a version that is greater than `above`. Says in how many steps.
+fn raise(
+    multi: &mut zookeeper_client::MultiWriter<'_>,
+    path: &str,
+    data: &[u8],
+    expect: Option<i32>,
+    above: Option<i32>,
+) -> Result<usize, Error> {
+    put(multi, path, data, expect)?;
+    let mut steps = 1;
+    if let (None, Some(above)) = (expect, above) {
+        // It is created with version 0, and each change counts one.
+        for _ in 0..=above.min(MANY) {
+            multi.add_set_data(path, data, None)?;
+            steps += 1;
+        }
+    }
+    Ok(steps)
 }
 
 /// Sets a document of a known version, or creates it.

@@ -128,7 +128,8 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> 
             // Somebody deleted the record; without it nothing can be renewed, nor released. The transaction fails if it
             // is back.
             let newest = view.obs.past.led_in.max(view.obs.lease.map(|lease| lease.epoch)).unwrap_or_default();
-            let reown = Action::ReownLeadership { version: None, epoch: newest.next() };
+            let above = view.memory.epoch_version;
+            let reown = Action::ReownLeadership { version: None, epoch: newest.next(), above };
             return view.say(Reason::RestoringEpoch, vec![reown]);
         }
         return view.say(Reason::WaitingForCluster, vec![]);
@@ -148,7 +149,8 @@ fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Verdict {
     // The lease may be one epoch behind: its file is written after the transaction that raised the epoch.
     if view.lease().is_some() && view.obs.may_accept_writes() {
         let epoch = cluster.epoch.epoch.next();
-        return view.say(Reason::Reowning, vec![Action::ReownLeadership { version: Some(version), epoch }]);
+        return view
+            .say(Reason::Reowning, vec![Action::ReownLeadership { version: Some(version), epoch, above: None }]);
     }
     if view.obs.past.led_in != Some(cluster.epoch.epoch) {
         // A leadership that never served, or that of another host with our name: it expires by itself.

@@ -91,6 +91,9 @@ pub struct Memory {
     pub checkpoint: Option<CheckpointOrder>,
     /// From whom a standby was last told to stream.
     pub followed: Option<NodeName>,
+    /// The highest version that `pgha/epoch` ever had: should somebody delete it, writes that were held back since must not find
+    /// their version again.
+    pub epoch_version: Option<i32>,
     /// The highest number that was ever given to a promotion, should the record of it be lost.
     pub reserved: Option<Timeline>,
     /// Permanent slots that were asked for at some time: those that are not any more are dropped.
@@ -561,6 +564,7 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
     if let Dcs::Seen(cluster) = &obs.dcs {
         memory.answered_since.get_or_insert(obs.now);
         memory.reserved = memory.reserved.max(cluster.history.reserved);
+        memory.epoch_version = memory.epoch_version.max(cluster.epoch.version);
         // One that was slept through was another vacancy.
         let since = memory.vacant_since.filter(|_| memory.vacant_after == Some(cluster.epoch.epoch));
         let vacant = is_vacant(settings, memory, obs, cluster);

@@ -165,7 +165,7 @@ fn following(
     }
     let source = cluster.members.get(leader);
     let parted = source.and_then(|source| {
-        rejoin::standby_has_parted(running.timeline, standby, &view.obs.past, source, &cluster.history)
+        rejoin::standby_has_parted(running.timeline, standby, &view.obs.past, view.me(), source, &cluster.history)
     });
     let newest = source.and_then(|source| source.timeline);
     if parted == Some(true)
@@ -181,6 +181,9 @@ fn following(
     }
     if parted == Some(true) {
         return view.say(Reason::Diverged { leader: leader.clone() }, vec![Action::Stop { checkpoint: false }]);
+    }
+    if !standby.streaming && rejoin::awaits_record(&view.obs.past, &cluster.history) {
+        return view.say(Reason::WaitingForHistory { leader: leader.clone() }, vec![]).within(SOON);
     }
     // Who is counted on stays until another is.
     let counted_on = standby.streaming

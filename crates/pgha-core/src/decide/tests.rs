@@ -405,10 +405,12 @@ fn a_standby_that_gets_nothing_from_a_leader_that_answers_climbs_the_ladder() {
 #[test]
 fn a_leader_restores_the_record_of_its_epoch() {
     let mut all = cluster(Some("me"));
+    let known = decided(&observe(all.clone(), primary())).memory;
     all.epoch = EpochRecord::default();
     let mut obs = observe(all, primary());
-    let reown = Action::ReownLeadership { version: None, epoch: lease().epoch.next() };
-    assert_eq!(decided(&obs).actions, [reown]);
+    // Simulated seed 1000029379: a renewal of the leader before, held back for seconds, was for version 0, too.
+    let reown = Action::ReownLeadership { version: None, epoch: lease().epoch.next(), above: Some(2) };
+    assert_eq!(decide(&settings(), &known, &obs).actions, [reown]);
     // Without a lease, too: nobody could release the leadership.
     obs.postgres = standby();
     obs.lease = None;
@@ -463,7 +465,14 @@ fn the_first_member_makes_the_cluster_and_the_others_wait() {
     let decision = decided(&observe(none.clone(), Postgres::NoData));
     assert_eq!(
         decision.actions,
-        [Action::TakeLeadership { version: None, epoch: Epoch(1), initialize: true, evict: None, renewal: None }]
+        [Action::TakeLeadership {
+            version: None,
+            epoch: Epoch(1),
+            initialize: true,
+            evict: None,
+            renewal: None,
+            above: None
+        }]
     );
     none.leader = Some(Leader { name: name("peer"), is_my_session: false });
     none.initialize = Initialize::Begun;
@@ -921,8 +930,14 @@ fn a_leader_that_does_not_renew_is_evicted() {
     obs.pulse = seen(5000);
     let decision = decide(&settings(), &answered(60_000), &obs);
     assert_eq!(decision.reason, Reason::Evicting { leader: name("peer") });
-    let take =
-        Action::TakeLeadership { version: Some(2), epoch: Epoch(4), initialize: false, evict: Some(12), renewal: None };
+    let take = Action::TakeLeadership {
+        version: Some(2),
+        epoch: Epoch(4),
+        initialize: false,
+        evict: Some(12),
+        renewal: None,
+        above: None,
+    };
     assert_eq!(decision.actions, [take]);
     // ZooKeeper was away: the leader may have had no way to renew, and where commits do not wait it alone has all of them.
     let decision = decide(&settings(), &answered(0), &obs);
@@ -950,7 +965,14 @@ fn a_leadership_that_somebody_deleted_is_not_vacant_before_its_lease_is_over() {
     assert_eq!((decision.wake, &decision.actions[..]), (Millis(1), &[][..]));
     obs.pulse = seen(5000);
     let renewal = Some(12);
-    let take = Action::TakeLeadership { version: Some(2), epoch: Epoch(4), initialize: false, evict: None, renewal };
+    let take = Action::TakeLeadership {
+        version: Some(2),
+        epoch: Epoch(4),
+        initialize: false,
+        evict: None,
+        renewal,
+        above: None,
+    };
     assert_eq!(decided(&obs).actions, [take]);
     // Who led last has nobody to wait for.
     let mut mine = cluster(None);

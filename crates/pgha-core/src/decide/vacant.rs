@@ -31,7 +31,9 @@ fn take(view: &View<'_>, cluster: &Cluster, initialize: bool) -> Action {
     // Only a leadership that has lapsed is decided about here.
     let renewal = view.obs.pulse.map(|pulse| pulse.version).filter(|_| !super::is_free(view.me(), cluster));
     let (evict, renewal) = if cluster.leader.is_some() { (renewal, None) } else { (None, renewal) };
-    Action::TakeLeadership { version: cluster.epoch.version, epoch: newest.next(), initialize, evict, renewal }
+    let version = cluster.epoch.version;
+    let above = view.memory.epoch_version.filter(|_| version.is_none());
+    Action::TakeLeadership { version, epoch: newest.next(), initialize, evict, renewal, above }
 }
 
 /// The znode is gone before my lease is, and nobody has led since (see the fencing rules): somebody deleted it, or the

@@ -40,7 +40,7 @@ impl World {
         let ack = |epoch: Epoch, began: bool| Some(Ack { sent, epoch, began });
         self.reached.acted(&action);
         match action {
-            Action::TakeLeadership { version, epoch, initialize, evict, renewal } => {
+            Action::TakeLeadership { version, epoch, initialize, evict, renewal, above } => {
                 if self.has_promised(who) {
                     return Done::Failed;
                 }
@@ -52,10 +52,15 @@ impl World {
                     agent.free = false;
                 }
                 self.spring(Moment::Bid, host);
-                self.write(who, Write::Take { version, epoch, initialize, evict, renewal }, ack(epoch, true), None)
+                self.write(
+                    who,
+                    Write::Take { version, epoch, initialize, evict, renewal, above },
+                    ack(epoch, true),
+                    None,
+                )
             }
-            Action::ReownLeadership { version, epoch } => {
-                self.write(who, Write::Reown { version, epoch }, ack(epoch, true), Some(epoch))
+            Action::ReownLeadership { version, epoch, above } => {
+                self.write(who, Write::Reown { version, epoch, above }, ack(epoch, true), Some(epoch))
             }
             Action::Renew { version, retain } => {
                 let Some(epoch) = self.seen_epoch(who) else { return Done::Failed };

@@ -18,12 +18,9 @@ pub fn check(world: &mut World, winner: usize) {
     let steady = Span::millis(world.timing.heartbeat.0 * STALE);
     let settled = world.now.since(world.oracle.last_written) > steady;
     let ttl = world.timing.ttl;
-    let patient = match world.vacant_since {
-        // By clocks that are only nearly right.
-        Some(since) => world.now.since(since) < Span::millis(ttl.0 * 9 / 10),
-        // When it saw the leadership lapse only the winner knows.
-        None => world.hosts[winner].agent.as_deref().is_some_and(|agent| agent.is_patient(world.clock(winner), ttl)),
-    };
+    // By clocks that are only nearly right. When it saw the leadership lapse, before it was gone, only the winner knows.
+    let patient = world.vacant_since.is_none_or(|since| world.now.since(since) < Span::millis(ttl.0 * 9 / 10))
+        && world.hosts[winner].agent.as_deref().is_some_and(|agent| agent.is_patient(world.clock(winner), ttl));
     // A synchronous standby need not ask those that are not; an operator may choose whom he likes.
     if !settled || !patient || world.scenario.settings.is_synchronous() || world.zk.committed.cluster.failover.is_some()
     {

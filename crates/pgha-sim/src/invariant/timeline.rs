@@ -1,6 +1,9 @@
 //! No two members extend one timeline.
 //!
 //! Source: Patroni pull request 2787: twins of one number look like one history to Postgres and to `pg_rewind`.
+//!
+//! Numbers that nobody knows of any more, because people have deleted the record, may be given again; who began one of them
+//! is copied anew when it comes back.
 
 use super::Violation;
 use crate::model::wal::BranchId;
@@ -9,7 +12,7 @@ use crate::world::World;
 /// `branch` has just been begun.
 pub fn check(world: &mut World, branch: BranchId) {
     let begun = world.wal.branch(branch);
-    let twin = (0..branch)
+    let twin = (world.aside.numbers..branch)
         .map(|id| world.wal.branch(id))
         .find(|other| other.timeline == begun.timeline && other.system == begun.system);
     if let Some(twin) = twin {

@@ -62,6 +62,8 @@ pub enum Write {
         evict: Option<i32>,
         /// The newest renewal of a `leader` that somebody has deleted.
         renewal: Option<i32>,
+        /// What the version was before the epoch was deleted.
+        above: Option<i32>,
     },
     /// Replace `leader` of another session of the same member.
     Reown {
@@ -69,6 +71,8 @@ pub enum Write {
         version: Option<i32>,
         /// The new epoch.
         epoch: Epoch,
+        /// What the version was before the epoch was deleted.
+        above: Option<i32>,
     },
     /// Write `status`.
     Renew {
@@ -172,18 +176,18 @@ impl Tree {
     ) -> Option<Self> {
         let seen = &*self.cluster;
         let current = |version: i32| unchecked || seen.epoch.version == Some(version);
-        let raise = |version: Option<i32>, epoch: Epoch| {
+        let raise = |version: Option<i32>, epoch: Epoch, above: Option<i32>| {
             (seen.epoch.version == version || unchecked).then(|| EpochRecord {
                 epoch,
                 leader: Some(names[who].clone()),
                 released: false,
-                version: Some(next_version(seen.epoch.version)),
+                version: Some(next_version(seen.epoch.version.or(above))),
             })
         };
         let mut next = self.successor();
         match write {
-            Write::Take { version, epoch, initialize, evict, renewal } => {
-                let epoch = raise(*version, *epoch)?;
+            Write::Take { version, epoch, initialize, evict, renewal, above } => {
+                let epoch = raise(*version, *epoch, *above)?;
                 // What is to be deleted must be there.
                 let evicted = evict.is_some_and(|renewal| self.renewals == renewal || unchecked);
                 if self.leader.is_some() != evict.is_some() || evict.is_some() && !evicted {
@@ -202,8 +206,8 @@ impl Tree {
                     cluster.initialize = Initialize::Begun;
                 }
             }
-            Write::Reown { version, epoch } => {
-                let epoch = raise(*version, *epoch)?;
+            Write::Reown { version, epoch, above } => {
+                let epoch = raise(*version, *epoch, *above)?;
                 self.leader?;
                 next.leads(&names[who], who, session);
                 next.documents().epoch = epoch;
@@ -466,6 +470,7 @@ mod tests {
             initialize: false,
             evict: None,
             renewal: None,
+            above: None,
         };
         let first = Tree::default().apply(&names, 0, 1, &take(None, 1), false).expect("vacant");
         assert!(first.apply(&names, 1, 2, &take(Some(0), 2), false).is_none(), "two leaders");
