@@ -195,7 +195,7 @@ impl World {
             server.shown = names;
         }
         let timeline = self.wal.timeline(at.branch);
-        invariant::timeline::check(self, at.branch);
+        invariant::timeline::check(self, host, at.branch);
         self.say(|world| format!("{}: Postgres is promoted to timeline {timeline} at {}", world.names[host], at.lsn));
         // The archiver takes the history file when it gets round to it; the archive may be out of reach.
         if self.rng.bool() {

@@ -1,9 +1,9 @@
 //! Mishaps: what people do to a cluster by mistake. Faults that no machine has by itself.
 
+use pgha_core::lsn::Timeline;
 use pgha_core::observation::{FailoverRequest, FailsafeRecord, Initialize, Past, Request, SyncRecord};
 
 use crate::model::postgres::{Data, Postgres, Server};
-use crate::model::wal::BranchId;
 use crate::model::zookeeper::{Damage, Tree, Write};
 use crate::scenario::{CALM, FIRST_FAULT, Fault, LAST_FAULT, LEADER, Planned};
 use crate::time::{Span, Time};
@@ -23,16 +23,22 @@ pub enum Mishap {
 }
 
 /// What people put aside by mistake.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Aside {
-    /// Branches from this one on are those whose numbers can be known.
-    pub(crate) numbers: BranchId,
+    /// Numbers of timelines up to this one were on record when people deleted that.
+    pub(crate) forgotten: Timeline,
     /// The record in whose place there is garbage.
     sync: Option<SyncRecord>,
     /// And the one of failsafe mode.
     failsafe: Option<FailsafeRecord>,
     /// The right data directory, and whose it is.
     data: Option<(usize, Option<Data>)>,
+}
+
+impl Default for Aside {
+    fn default() -> Self {
+        Self { forgotten: Timeline(0), sync: None, failsafe: None, data: None }
+    }
 }
 
 /// The disk of a host that was set up by copying another one.
@@ -167,7 +173,9 @@ impl World {
     fn damage(&mut self, damage: Damage) {
         let Some(next) = self.zk.committed.damaged(damage).filter(|_| self.zk.leader.is_some()) else { return };
         if matches!(damage, Damage::Subtree | Damage::Timelines) {
-            self.aside.numbers = self.wal.next();
+            let history = &self.zk.committed.cluster.history;
+            let known = history.reserved.unwrap_or(Timeline(0)).max(history.timeline());
+            self.aside.forgotten = self.aside.forgotten.max(known);
         }
         let cluster = &self.zk.committed.cluster;
         if damage == Damage::Sync && !cluster.sync.unreadable {

@@ -23,6 +23,8 @@ pub struct Oracle {
     pub newest: Option<BranchId>,
     /// Leaderships that members reached for because an operator had named them.
     pub forced: Vec<(usize, Epoch)>,
+    /// Branches that were begun by members that did not lead any more.
+    pub late: Vec<BranchId>,
     /// Servers that were primary, or about to be, when an operator made somebody else primary.
     pub passed_over: Vec<Who>,
     /// When the last write was made.

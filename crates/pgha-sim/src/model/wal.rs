@@ -56,11 +56,6 @@ impl Wal {
         Position { branch: u16::try_from(self.branches.len() - 1).unwrap_or(u16::MAX), lsn }
     }
 
-    /// The branch that will be begun next.
-    pub fn next(&self) -> BranchId {
-        u16::try_from(self.branches.len()).unwrap_or(u16::MAX)
-    }
-
     /// One branch.
     pub fn branch(&self, id: BranchId) -> &Branch {
         &self.branches[usize::from(id)]
