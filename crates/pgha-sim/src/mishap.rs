@@ -1,7 +1,7 @@
 //! Mishaps: what people do to a cluster by mistake. Faults that no machine has by itself.
 
 use pgha_core::lsn::Timeline;
-use pgha_core::observation::{FailoverRequest, FailsafeRecord, Initialize, Past, Request, SyncRecord};
+use pgha_core::observation::{FailoverRequest, FailsafeRecord, Initialize, Past, Request, SyncRecord, Synchrony};
 
 use crate::model::postgres::{Data, Postgres, Server};
 use crate::model::zookeeper::{Damage, Tree, Write};
@@ -135,9 +135,13 @@ impl World {
 
     fn start_namesake(&mut self, member: usize, disk: Disk) {
         let Some(spare) = self.scenario.spare.filter(|_| self.namesake.is_none()) else { return };
-        // Promises are given to a name: those to the one do not keep the other from leading.
+        // Promises are given to a name: those to the one do not keep the other from leading. So are votes: the one may have
+        // confirmed what the other has not when it is asked.
         let cluster = &self.zk.committed.cluster;
-        if !cluster.failsafe.members.is_empty() || cluster.config.as_ref().is_some_and(|config| config.failsafe) {
+        if self.scenario.settings.synchrony == Synchrony::Quorum
+            || !cluster.failsafe.members.is_empty()
+            || cluster.config.as_ref().is_some_and(|config| config.failsafe)
+        {
             return;
         }
         self.namesake = Some(spare);
