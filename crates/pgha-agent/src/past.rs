@@ -65,7 +65,11 @@ impl PastFile {
 
     /// After a promotion.
     pub(crate) fn promoted_to(&mut self, timeline: Timeline) -> io::Result<()> {
-        self.change(|record| record.promoted_to = Some(timeline))
+        self.change(|record| {
+            record.promoted_to = Some(timeline);
+            // Where ZooKeeper held nonsense it is not the one that was ordered, and nobody will ever record that one.
+            record.promoting_to = record.promoting_to.map(|_| timeline);
+        })
     }
 
     /// Before a cluster is made; and once it is seen on record.
