@@ -229,11 +229,18 @@ impl Eye {
             self.connection.close();
             self.wake_at_death_of(postmaster);
         }
+        let signal = data_dir.join("standby.signal").exists();
+        let starting = |memory: &PostmasterMemory| {
+            let as_primary = memory.was_primary || !signal;
+            Postgres::Starting { since: memory.since, as_primary }
+        };
+        if Postmaster::says_starting(data_dir) {
+            return (starting(&self.memory), None);
+        }
         let error = match self.connection.heartbeat().await {
             Ok(heartbeat) => return self.running(heartbeat),
             Err(error) => error,
         };
-        let signal = data_dir.join("standby.signal").exists();
         let memory = &self.memory;
         let state = match memory.answered {
             Some(since) if !error.is_starting() => {
@@ -242,10 +249,10 @@ impl Eye {
             }
             None if !error.is_starting() && !error.is_absent() => {
                 tracing::debug!(%error, "Postgres does not answer yet");
-                Postgres::Starting { since: memory.since, as_primary: !signal }
+                starting(memory)
             }
             // Shutting down looks the same as starting up, and is as able to accept a write: not at all.
-            _ => Postgres::Starting { since: memory.since, as_primary: memory.was_primary || !signal },
+            _ => starting(memory),
         };
         (state, None)
     }

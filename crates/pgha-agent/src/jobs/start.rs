@@ -84,12 +84,13 @@ pub(crate) async fn start(
 /// a leader that is not there; it is left alone after a while, so that it can be told of another.
 async fn ready(context: &Context, ordered: &Ordered, standby: bool) -> Result<(), JobError> {
     let config = &context.config;
+    let data_dir = &config.postgres.data_dir;
     let died = |what: &str| Err(JobError::Failed(format!("{what}; {}", supervisor::log_hint(config))));
     let mut connection = Connection::new(config, Duration::from_secs(2));
     let begun = StdInstant::now();
     let mut appeared = false;
     while begun.elapsed() < READINESS {
-        let alive = Postmaster::find(&config.postgres.data_dir).is_some();
+        let alive = Postmaster::find(data_dir).is_some();
         if appeared && !alive {
             return died("Postgres died while starting");
         }
@@ -97,7 +98,7 @@ async fn ready(context: &Context, ordered: &Ordered, standby: bool) -> Result<()
         if !appeared && (begun.elapsed() > APPEARANCE || ordered.is_over().await) {
             return died("Postgres did not start");
         }
-        if alive && connection.text("SELECT 'ready'").await.is_ok() {
+        if alive && !Postmaster::says_starting(data_dir) && connection.text("SELECT 'ready'").await.is_ok() {
             return Ok(());
         }
         if standby && appeared && begun.elapsed() > CONSISTENCY {

@@ -30,6 +30,16 @@ impl Postmaster {
         (postmaster.works_in(data_dir) && !postmaster.is_zombie()).then_some(postmaster)
     }
 
+    /// Whether the postmaster of `data_dir` says that it takes no connections yet: each attempt would cost it a process and
+    /// leave a FATAL line in its log.
+    ///
+    /// It says so in the eighth line of `postmaster.pid` (`LOCK_FILE_LINE_PM_STATUS` in `utils/pidfile.h`), of which `pg_ctl`
+    /// makes the same use, and once only: while it recovers from the crash of a backend the line stays `ready`.
+    pub(crate) fn says_starting(data_dir: &Path) -> bool {
+        let text = std::fs::read_to_string(data_dir.join("postmaster.pid"));
+        text.is_ok_and(|text| text.lines().nth(7).is_some_and(|status| status.trim() == "starting"))
+    }
+
     fn proc(self, entry: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{entry}", self.pid))
     }

@@ -1,10 +1,26 @@
 //! Health checks: which path answers 200 when (Patroni's paths; see docs/rest.md).
 
+use std::time::Duration;
+
+use axum::http::HeaderMap;
 use pgha_core::time::{Instant, Millis};
 use pgha_core::wire::rest::Xlog;
 use pgha_core::wire::{MemberRole, MemberState, SynchronousMode};
 
 use crate::agent::Published;
+
+/// For so long a check that fails is kept waiting for the moment when it does not. Less than the `timeout check` of any
+/// `haproxy.cfg` that pgha-install writes.
+pub(super) const HOLD: Duration = Duration::from_millis(750);
+
+/// The balancer that asks has this server down, so that an answer which tells it nothing new may come late.
+///
+/// HAProxy says so with `http-check send-state`: `DOWN`, `DOWN 1/2`, `UP 2/3`, `NOLB` and more, before a semicolon
+/// (configuration manual, section 4.2).
+pub(super) fn has_down(headers: &HeaderMap) -> bool {
+    let state = headers.get("x-haproxy-server-state").and_then(|state| state.to_str().ok());
+    state.is_some_and(|state| state.starts_with("DOWN"))
+}
 
 /// `None`: there is no such check.
 pub(super) fn healthy(published: &Published, now: Instant, path: &str, query: &str) -> Option<bool> {

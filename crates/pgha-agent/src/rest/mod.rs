@@ -59,9 +59,11 @@ async fn route(State(api): State<Api>, method: Method, uri: Uri, headers: Header
     match method {
         Method::GET => match document(&api, &published, path) {
             Some(answer) => answer,
-            None => health_check(&published, path, uri.query().unwrap_or_default(), true),
+            None => health_check(&api, path, uri.query().unwrap_or_default(), &headers, true).await,
         },
-        Method::HEAD | Method::OPTIONS => health_check(&published, path, uri.query().unwrap_or_default(), false),
+        Method::HEAD | Method::OPTIONS => {
+            health_check(&api, path, uri.query().unwrap_or_default(), &headers, false).await
+        }
         Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
             if !is_authorized(&api, &headers) {
                 let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"pgha\"")];
@@ -110,8 +112,16 @@ fn cluster(api: &Api, published: &Published) -> ClusterView {
     })
 }
 
-fn health_check(published: &Published, path: &str, query: &str, with_body: bool) -> Response {
-    match health::healthy(published, clock::now(), path, query) {
+/// One who waits for this check to succeed hears of it at once, and need not ask many times a second.
+async fn health_check(api: &Api, path: &str, query: &str, headers: &HeaderMap, with_body: bool) -> Response {
+    let mut published = api.published.clone();
+    if health::has_down(headers) {
+        let turned = published.wait_for(|now| health::healthy(now, clock::now(), path, query) != Some(false));
+        // What comes of it is asked below.
+        drop(tokio::time::timeout(health::HOLD, turned).await);
+    }
+    let published = published.borrow().clone();
+    match health::healthy(&published, clock::now(), path, query) {
         None => (StatusCode::NOT_FOUND, "no such resource").into_response(),
         Some(healthy) => {
             let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

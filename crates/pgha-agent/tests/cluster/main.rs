@@ -231,6 +231,17 @@ async fn a_switchover_loses_nothing_and_needs_no_rewind() {
     }
     let (mut world, primary, standby) = two_members().await;
     let writer = under_load(&mut world, &primary, |_| ()).await;
+    // A balancer that has the standby down waits for it; one that does not is answered at once.
+    let hold = Duration::from_millis(700);
+    for (member, state, status, held) in [
+        (&standby, "DOWN", "503", true),
+        (&standby, "DOWN 1/2", "503", true),
+        (&standby, "UP", "503", false),
+        (&primary, "DOWN", "200", false),
+    ] {
+        let (took, answer) = world.member(member).balancer_check("/primary", state).await;
+        assert!(answer.contains(status) && (took >= hold) == held, "{member}, {state}: {answer} after {took:?}");
+    }
     let body = pgha_core::wire::rest::SwitchoverBody {
         leader: Some(primary.as_str().try_into().unwrap()),
         candidate: Some(standby.as_str().try_into().unwrap()),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use pgha_client::Client;
 use pgha_core::wire::rest::{PatroniStatus, PghaStatus, ViewRole};
 use pgha_core::wire::{MemberRole, MemberState};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PASSWORD: &str = "secret-for-tests";
 const ZOOKEEPER: &str = "/usr/share/java/zookeeper.jar";
@@ -389,6 +390,18 @@ impl MemberProcess {
 
     pub(crate) async fn probe(&self, path: &str) -> Option<u16> {
         tokio::time::timeout(Duration::from_secs(1), self.client().probe(path)).await.ok()?.ok()
+    }
+
+    /// A check as HAProxy makes it with `http-check send-state`: how long it took, and the answer's first line.
+    pub(crate) async fn balancer_check(&self, path: &str, state: &str) -> (Duration, String) {
+        let begun = Instant::now();
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.rest_port)).await.unwrap();
+        let request =
+            format!("OPTIONS {path} HTTP/1.0\r\nX-Haproxy-Server-State: {state}; node=lb; weight=1/1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        (begun.elapsed(), answer.lines().next().unwrap_or_default().to_owned())
     }
 
     pub(crate) async fn status(&self) -> Option<PatroniStatus> {

@@ -40,7 +40,8 @@ struct Server {
 
 /// Adds it.
 pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
-    // `downinter` is how soon a new primary is noticed, `inter` and `fall` how soon a dead one is.
+    // `inter` and `fall` are how soon a dead primary is noticed. A new one says so itself (`send-state`); `downinter` is the
+    // pause between two checks of which each waits for that, and how soon an agent that was away is asked.
     let (timeout_check, inter, fastinter, downinter, fall) = match site.cluster.profile {
         Profile::Fast => ("1s", "250ms", "100ms", "100ms", 2),
         Profile::Balanced => ("1s", "500ms", "100ms", "100ms", 2),
