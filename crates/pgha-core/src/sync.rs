@@ -339,8 +339,8 @@ fn is_settled(
     record.quorum + count == wanted.len() && primary.sync_names == spell(Form::Any, count, &record.standbys)
 }
 
-/// The standbys that should be synchronous: those that get on, by priority, then those recorded (stability), then those
-/// with most WAL.
+/// The standbys that should be synchronous: those that get on, by priority, then those recorded and those that Postgres waits
+/// for already (stability: of two that are about as far now the one is ahead and now the other), then those with most WAL.
 fn wanted<'a>(
     settings: &ClusterSettings,
     record: &'a SyncRecord,
@@ -362,18 +362,20 @@ fn wanted<'a>(
         .filter_map(|(name, member)| {
             let sender = sender_of(name, member)?;
             let recorded = record.standbys.contains(name);
-            Some((Reverse(member.sync_priority), !recorded, Reverse(sender.flushed), name))
+            // Each is written in quotation marks.
+            let waited_for = primary.sync_names.split('"').any(|part| part == name.as_str());
+            Some((Reverse(member.sync_priority), !recorded, !waited_for, Reverse(sender.flushed), name))
         })
         .collect();
     if let (Some(most), Some(best)) =
-        (settings.maximum_lag_on_syncnode, fit.iter().map(|(_, _, Reverse(flushed), _)| *flushed).max())
+        (settings.maximum_lag_on_syncnode, fit.iter().map(|(_, _, _, Reverse(flushed), _)| *flushed).max())
     {
-        fit.retain(|(_, _, Reverse(flushed), _)| best.ahead_of(*flushed) <= most);
+        fit.retain(|(_, _, _, Reverse(flushed), _)| best.ahead_of(*flushed) <= most);
     }
     // Commits wait in vain for those that stall: anybody else is better, for as long as there is one.
-    fit.sort_by_key(|key| (stalled.contains(key.3), *key));
+    fit.sort_by_key(|key| (stalled.contains(key.4), *key));
     let count = if settings.synchrony == Synchrony::Quorum { usize::MAX } else { settings.sync_count };
-    let wanted: BTreeSet<&NodeName> = fit.into_iter().take(count).map(|(_, _, _, name)| name).collect();
+    let wanted: BTreeSet<&NodeName> = fit.into_iter().take(count).map(|(_, _, _, _, name)| name).collect();
     if wanted.is_empty() || wanted.iter().any(|name| record.standbys.contains(*name)) {
         return wanted;
     }
@@ -650,6 +652,43 @@ mod tests {
                 step(&me, &settings, &record, &primary(names), &BTreeMap::new(), &BTreeSet::new(), Floor::default());
             assert_eq!(decided, (expected, Floor::default()));
         }
+    }
+
+    /// Two standbys have just come back to a new primary, and now the one has more WAL and now the other.
+    #[test]
+    fn a_choice_between_equals_stands() {
+        let settings = ClusterSettings { synchrony: Synchrony::Named, ..ClusterSettings::default() };
+        let (me, names) = (name("a"), [name("b"), name("c")]);
+        let member = Member { is_running: true, ..Member::default() };
+        let members: BTreeMap<_, _> = names.iter().map(|name| (name.clone(), member.clone())).collect();
+        let record = SyncRecord { leader: Some(me.clone()), ..SyncRecord::default() };
+        let mut primary = Primary {
+            senders: Vec::new(),
+            sync_names: String::new(),
+            checkpointer_settled: false,
+            checkpoint_pending: false,
+            flushed: Lsn(1000),
+            slots: Slots::default(),
+        };
+        let mut floor = Floor::default();
+        let mut orders = Vec::new();
+        for turn in 0..6 {
+            primary.senders = (names.iter().enumerate())
+                .map(|(i, name)| Sender {
+                    name: name.to_string(),
+                    streaming: true,
+                    flushed: Lsn(1000 + u64::from(turn % 2 == i)),
+                    named: None,
+                })
+                .collect();
+            let (step, next) = step(&me, &settings, &record, &primary, &members, &BTreeSet::new(), floor);
+            floor = next;
+            if let Step::SetNames(names) = step {
+                primary.sync_names.clone_from(&names);
+                orders.push(names);
+            }
+        }
+        assert_eq!(orders, ["\"b\""]);
     }
 
     #[test]

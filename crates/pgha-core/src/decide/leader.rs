@@ -9,7 +9,7 @@ use crate::lsn::Timeline;
 use crate::name::{NodeName, SlotName};
 use crate::observation::{
     Cluster, Control, ControlState, FailoverRequest, Initialize, JobKind, Member, Postgres, Primary, Request, Role,
-    Running, RunningJob, SyncRecord, Watchdog,
+    Running, RunningJob, Standby, SyncRecord, Watchdog,
 };
 use crate::reason::Reason;
 use crate::sync::{self, Names, Step};
@@ -177,7 +177,7 @@ fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Verdict {
     match &obs.postgres {
         Postgres::Running(running) => match &running.role {
             Role::Primary(primary) => serving(view, cluster, version, running, primary),
-            Role::Standby(_) => promote(view, cluster, version, running.timeline),
+            Role::Standby(standby) => promote(view, cluster, version, running.timeline, standby),
         },
         Postgres::Starting { as_primary: true, .. } if start_is_overdue(&view, cluster) => {
             view.say(Reason::StartOverdue, vec![Action::Fence])
@@ -247,7 +247,7 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
 }
 
 /// I lead and Postgres is a standby: promote it.
-fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) -> Verdict {
+fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline, standby: &Standby) -> Verdict {
     let release = vec![Action::ReleaseLeadership { version }];
     if view.lacks_watchdog() {
         return view.say(Reason::WatchdogRequired, release);
@@ -285,6 +285,9 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline) 
     let timeline = cluster.history.next_timeline(timeline.max(view.memory.reserved.unwrap_or(timeline)));
     actions.push(Action::ReserveTimeline { version, timeline });
     actions.push(Action::Promote { epoch: lease.epoch, not_after: lease.fence_at(view.timing()), timeline });
+    // While that goes on, and last, because it can do without: the others come at once, and who is turned away tries again
+    // only after `wal_retrieve_retry_interval`.
+    actions.extend(slots::of_members(view.me(), cluster, standby));
     view.say(Reason::Promoting, actions)
 }
 

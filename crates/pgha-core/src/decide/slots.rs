@@ -85,6 +85,13 @@ pub(super) fn of_leader(
     actions
 }
 
+/// What is missing for the members that will stream from `me` once it is the primary. A standby can have slots, too.
+pub(super) fn of_members(me: &NodeName, cluster: &Cluster, standby: &Standby) -> Option<Action> {
+    let missing: BTreeSet<SlotName> =
+        topology::slots_of(cluster, me, me).filter(|slot| !standby.slots.has(slot)).collect();
+    (!missing.is_empty()).then_some(Action::CreateSlots(missing))
+}
+
 /// Work in the background is looked at again after so many heartbeats.
 const CREATION: u64 = 10;
 

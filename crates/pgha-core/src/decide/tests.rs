@@ -285,7 +285,7 @@ fn promotion_claims_the_sync_record_before_anything_else() {
     all.sync.leader = Some(name("peer"));
     all.sync.standbys = BTreeSet::from([name("me")]);
     let obs = observe(all, standby());
-    assert_eq!(said(&obs), ["promoting", "WriteSync", "SetSyncNames", "ReserveTimeline", "Promote"]);
+    assert_eq!(said(&obs), ["promoting", "WriteSync", "SetSyncNames", "ReserveTimeline", "Promote", "CreateSlots"]);
 }
 
 #[test]

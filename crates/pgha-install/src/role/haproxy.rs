@@ -43,8 +43,8 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
     // `inter` and `fall` are how soon a dead primary is noticed. A new one says so itself (`send-state`); `downinter` is the
     // pause between two checks of which each waits for that, and how soon an agent that was away is asked.
     let (timeout_check, inter, fastinter, downinter, fall) = match site.cluster.profile {
-        Profile::Fast => ("1s", "250ms", "100ms", "100ms", 2),
-        Profile::Balanced => ("1s", "500ms", "100ms", "100ms", 2),
+        Profile::Fast => ("1s", "250ms", "100ms", "50ms", 2),
+        Profile::Balanced => ("1s", "500ms", "100ms", "50ms", 2),
         Profile::Wide => ("3s", "2s", "500ms", "500ms", 3),
     };
     // Of a server that does not answer; one that refuses is dead at once.
