@@ -61,11 +61,10 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         };
         let next = match verdict {
             Verdict::Holds(end) => end.min(now + INTERVAL),
-            // What is marked as a standby accepts no writes.
+            // What is marked as a standby accepts no writes; it is asked first, as it nearly always is.
             Verdict::NoLease => {
-                if let Some(postmaster) =
-                    Postmaster::find(data_dir).filter(|_| !data_dir.join("standby.signal").exists())
-                {
+                let standby = data_dir.join("standby.signal").exists();
+                if let Some(postmaster) = (!standby).then(|| Postmaster::find(data_dir)).flatten() {
                     tracing::error!("killing Postgres: it accepts writes and there is no lease");
                     postmaster.kill_for_certain(patience);
                 }

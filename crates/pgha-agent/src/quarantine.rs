@@ -1,7 +1,8 @@
 //! WAL that this member wrote and the cluster does not have: kept before a rewind, and read for what was in it.
 //!
 //! A directory for each parting, under `quarantine` in the state directory: the segments; `parting.json`, where it began;
-//! and once it has been read `discarded.json`, which is what `GET /pgha/discarded` and `pghactl discarded` show.
+//! and once it has been read `discarded.json`, which is what `GET /pgha/discarded` and `pghactl discarded` show. Segments
+//! go when there are too many of them, the lists stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -75,7 +76,54 @@ pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Res
         files::replace(&dir.join("parting.json"), &serde_json::to_vec(&parting)?)?;
     }
     tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
+    make_room(&context.config.state_dir, &dir, context.config.quarantine.max_bytes).await
+}
+
+/// Deletes the oldest WAL where there is more than `limit` bytes of it, but none of `newest`: a disk that is full of what is
+/// lost would take the database with it.
+async fn make_room(state_dir: &Path, newest: &Path, limit: u64) -> io::Result<()> {
+    let mut dirs: Vec<_> = directories(state_dir).into_iter().filter(|dir| dir != newest).collect();
+    let made = |dir: &PathBuf| std::fs::metadata(dir).and_then(|it| it.modified()).ok();
+    dirs.sort_by_cached_key(|dir| std::cmp::Reverse(made(dir)));
+    let mut total = wal_of(newest)?.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    for dir in dirs {
+        let wal = wal_of(&dir)?;
+        let bytes = wal.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        total = total.saturating_add(bytes);
+        if total <= limit || bytes == 0 {
+            continue;
+        }
+        tracing::warn!(dir = %dir.display(), bytes, limit, "deleting the oldest WAL in quarantine: there is too much of it");
+        if dir.join("discarded.json").exists() {
+            for (segment, _) in wal {
+                files::remove(&segment)?;
+                // Here it can be given up.
+                tokio::task::yield_now().await;
+            }
+        } else {
+            // Nobody could say what was in it.
+            files::remove(&dir)?;
+        }
+    }
     Ok(())
+}
+
+/// The segments in a directory, and their sizes.
+fn wal_of(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut wal = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if Segment::parse(&entry.file_name().to_string_lossy()).is_some() {
+            wal.push((entry.path(), entry.metadata()?.len()));
+        }
+    }
+    Ok(wal)
+}
+
+/// Bytes of WAL in quarantine.
+pub(crate) fn size(state_dir: &Path) -> u64 {
+    let sizes = |dir: PathBuf| wal_of(&dir).unwrap_or_default().into_iter().map(|(_, bytes)| bytes);
+    directories(state_dir).into_iter().flat_map(sizes).sum()
 }
 
 /// Begins to read what has not been read yet. Nobody waits for it, and what fails is tried again by the next agent.
@@ -106,7 +154,8 @@ pub(crate) fn begin_reading(context: &Arc<Context>) -> JoinHandle<()> {
 pub(crate) fn listed(state_dir: &Path) -> DiscardedList {
     let read = |dir: &PathBuf| {
         let bytes = std::fs::read(dir.join("discarded.json")).ok()?;
-        Discarded::parse(&bytes).ok()
+        let kept = wal_of(dir).is_ok_and(|wal| !wal.is_empty());
+        Discarded::parse(&bytes).ok().map(|discarded| Discarded { kept, ..discarded })
     };
     DiscardedList(directories(state_dir).iter().filter_map(read).collect())
 }
@@ -149,6 +198,7 @@ async fn read(context: &Context, dir: &Path, parting: Parting) -> anyhow::Result
     };
     let discarded = Discarded {
         quarantine: dir.display().to_string(),
+        kept: true,
         timeline: parting.timeline,
         from: parting.at,
         last: tally.last,
@@ -270,6 +320,7 @@ mod tests {
         assert_eq!(listed(dir.path()), DiscardedList::default());
         let discarded = Discarded {
             quarantine: place.display().to_string(),
+            kept: false,
             timeline: parting.timeline,
             from: parting.at,
             last: None,
@@ -281,5 +332,39 @@ mod tests {
         std::fs::write(place.join("discarded.json"), discarded.render()).unwrap();
         assert!(unread(dir.path()).is_empty());
         assert_eq!(listed(dir.path()), DiscardedList(vec![discarded]));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_wal_makes_room_for_the_newest_and_stays_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut made = Vec::new();
+        // Timelines do not tell the order: the oldest is in the middle.
+        for (age, timeline) in [(1, 2), (3, 3), (2, 5), (0, 4)] {
+            let parting = Parting { timeline: Timeline(timeline), at: Lsn(0x0100_0000) };
+            let place = place(dir.path()).join(parting.segment().to_string());
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::write(place.join(parting.segment().to_string()), [0; 100]).unwrap();
+            std::fs::write(place.join("parting.json"), serde_json::to_vec(&parting).unwrap()).unwrap();
+            if timeline != 5 {
+                let list = format!(
+                    r#"{{"quarantine":"x","timeline":{timeline},"from":0,"last":null,"committed":1,
+                    "unfinished":0,"tables":{{}},"transactions":[]}}"#
+                );
+                std::fs::write(place.join("discarded.json"), list).unwrap();
+            }
+            let at = std::time::SystemTime::now() - Duration::from_secs(60 * age);
+            std::fs::File::open(&place).unwrap().set_modified(at).unwrap();
+            made.push(place);
+        }
+        let newest = made[3].clone();
+        let kept = |dir: &Path| listed(dir).0.iter().map(|it| (it.timeline.0, it.kept)).collect::<Vec<_>>();
+        make_room(dir.path(), &newest, 400).await.unwrap();
+        assert_eq!(size(dir.path()), 400);
+        make_room(dir.path(), &newest, 250).await.unwrap();
+        assert_eq!(size(dir.path()), 200);
+        assert_eq!(kept(dir.path()), [(2, true), (3, false), (4, true)]);
+        assert!(!made[2].exists(), "what was not read is of no use without its WAL");
+        make_room(dir.path(), &newest, 0).await.unwrap();
+        assert_eq!((size(dir.path()), kept(dir.path())), (100, vec![(2, false), (3, false), (4, true)]));
     }
 }

@@ -53,6 +53,9 @@ pub struct Config {
     /// The record of what the agent saw and decided.
     #[serde(default)]
     pub journal: Journal,
+    /// How much is kept of what the cluster does not have.
+    #[serde(default)]
+    pub quarantine: Quarantine,
     /// First values of the cluster-wide settings, used once, when the cluster is made.
     #[serde(default)]
     pub bootstrap: Bootstrap,
@@ -269,6 +272,22 @@ pub struct Journal {
 impl Default for Journal {
     fn default() -> Self {
         Self { enabled: true, max_file_bytes: default_journal_file(), files: default_journal_files() }
+    }
+}
+
+/// Section `[quarantine]`: WAL that this member wrote and the cluster does not have, under `state_dir`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quarantine {
+    /// Where there is more, the WAL of the oldest partings is deleted; that of the newest never is. What was in it stays
+    /// listed.
+    #[serde(default = "default_quarantine")]
+    pub max_bytes: u64,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self { max_bytes: default_quarantine() }
     }
 }
 
@@ -599,6 +618,11 @@ fn default_journal_files() -> u32 {
     8
 }
 
+/// As much as a slot may keep.
+fn default_quarantine() -> u64 {
+    4 << 30
+}
+
 /// 1 MiB, as in Patroni.
 fn default_maximum_lag() -> u64 {
     1 << 20
@@ -626,6 +650,7 @@ mod tests {
         assert_eq!(config.postgres.unit, "pgha-postgres.service");
         assert_eq!(config.bootstrap.synchronous_mode, SynchronousMode::On);
         assert_eq!(config.journal, Journal { enabled: true, max_file_bytes: 4 << 20, files: 8 });
+        assert_eq!(config.quarantine, Quarantine { max_bytes: 4 << 30 });
     }
 
     #[test]
@@ -643,6 +668,7 @@ mod tests {
             ("[journal]\nsize = 1\n", "unknown field `size`"),
             ("[journal]\nmax_file_bytes = 65535\n", "journal.max_file_bytes"),
             ("[journal]\nfiles = 0\n", "journal.files"),
+            ("[quarantine]\nmax_bytes = -1\n", "max_bytes = -1"),
         ] {
             let error = Config::parse(&format!("{SMALLEST}\n{extra}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{extra:?} gave: {error}");

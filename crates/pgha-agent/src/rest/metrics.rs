@@ -8,7 +8,7 @@ use pgha_core::wire::{MemberRole, SynchronousMode};
 
 use super::health::loop_age;
 use crate::agent::Published;
-use crate::clock;
+use crate::{clock, quarantine};
 
 pub(super) fn render(config: &Config, published: &Published) -> String {
     let now = clock::now();
@@ -54,6 +54,11 @@ pub(super) fn render(config: &Config, published: &Published) -> String {
             flag(documents.failsafe.0.contains_key(&config.name)),
         ),
         ("patroni_quorum_standby", "This standby has a vote (quorum commit).", flag(quorum && status.sync_standby)),
+        (
+            "pgha_quarantine_bytes",
+            "WAL in quarantine, which the cluster does not have.",
+            quarantine::size(&config.state_dir),
+        ),
         ("pgha_can_lead", "Nothing about this member itself keeps it from leading.", flag(published.can_lead)),
         ("patroni_postgres_timeline", "Timeline.", u64::from(status.timeline.map_or(0, |timeline| timeline.0))),
         ("patroni_dcs_last_seen", "When ZooKeeper was last seen (Unix time).", status.dcs_last_seen.unwrap_or(0)),

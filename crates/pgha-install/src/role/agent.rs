@@ -300,6 +300,9 @@ const BOOTSTRAP: &[(&str, &str)] = &[
     ("max_wal_size", "2GB"),
     // Little: pg_rewind copies everything in pg_wal, and what a member misses is kept by its slot and the archive.
     ("min_wal_size", "80MB"),
+    // Before it recovers, Postgres makes sure that all of its files are on the disk; one by one that takes minutes where there
+    // are many. Since Linux 5.8 `syncfs` reports errors, too (manual of Postgres, section 20.14).
+    ("recovery_init_sync_method", "syncfs"),
     ("tcp_keepalives_count", "3"),
     ("tcp_keepalives_idle", "30"),
     ("tcp_keepalives_interval", "10"),

@@ -46,10 +46,11 @@ pub(super) async fn discarded(settings: &Settings, arguments: &cli::Discarded) -
 }
 
 fn tell(name: &str, discarded: &Discarded, one_by_one: bool) -> String {
-    let Discarded { quarantine, timeline, from, committed, unfinished, tables, transactions, .. } = discarded;
+    let Discarded { quarantine, kept, timeline, from, committed, unfinished, tables, transactions, .. } = discarded;
+    let kept = if *kept { format!("kept in {quarantine}") } else { "its WAL was deleted to make room".to_owned() };
     let mut text = format!(
         "{name}: {committed} committed and {unfinished} unfinished transactions, timeline {timeline} from {from}\n    \
-         kept in {quarantine}"
+         {kept}"
     );
     for (table, rows) in tables {
         let _infallible = write!(text, "\n    {table}: {}", rows_of(*rows));
@@ -88,6 +89,8 @@ mod tests {
         let short = "db1: 3 committed and 1 unfinished transactions, timeline 3 from 0/18FFA7E0\n    \
                      kept in /q/000000030000000000000019\n    app.public.t: 4 rows";
         assert_eq!(tell("db1", &discarded, false), short);
+        let gone = Discarded { kept: false, ..discarded.clone() };
+        assert!(tell("db1", &gone, false).contains("\n    its WAL was deleted to make room\n"));
         assert_eq!(
             tell("db1", &discarded, true),
             format!(

@@ -19,6 +19,9 @@ document!(DiscardedList, "the body of /pgha/discarded", "a JSON array of objects
 pub struct Discarded {
     /// The directory on the member's host that keeps the WAL.
     pub quarantine: String,
+    /// It still does; not where it was deleted to make room for that of later partings.
+    #[serde(default = "kept")]
+    pub kept: bool,
     /// The timeline that went on without the cluster.
     pub timeline: Timeline,
     /// The first position that nobody else has.
@@ -33,6 +36,10 @@ pub struct Discarded {
     pub tables: BTreeMap<String, u64>,
     /// The first of the committed ones.
     pub transactions: Vec<DiscardedTransaction>,
+}
+
+const fn kept() -> bool {
+    true
 }
 
 document!(Discarded, "a list of discarded transactions", "a JSON object with `quarantine` and `timeline`");
