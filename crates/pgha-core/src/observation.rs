@@ -344,11 +344,21 @@ pub struct History {
     pub begun_by: BTreeMap<Timeline, NodeName>,
 }
 
+/// More promotions than these do not come to nothing one after the other.
+const FORGOTTEN: u32 = 8;
+
 impl History {
     /// The number for a promotion of a member that is on `timeline`: one that nobody has begun, or may have.
     pub fn next_timeline(&self, timeline: Timeline) -> Timeline {
-        let taken = timeline.max(self.timeline()).max(self.reserved.unwrap_or(timeline));
-        Timeline(taken.0.saturating_add(1))
+        let known = timeline.max(self.timeline());
+        let taken = match self.reserved {
+            Some(reserved) => known.max(reserved).0,
+            // Before the first promotion.
+            None if known <= Timeline(1) => known.0,
+            // Somebody has deleted the record, or made it garbage, perhaps just after a promotion that nobody else knows of.
+            None => known.0.saturating_add(FORGOTTEN),
+        };
+        Timeline(taken.saturating_add(1))
     }
 
     /// The cluster's timeline, as far as the documents know.
@@ -513,6 +523,9 @@ pub enum PermanentSlot {
 pub struct Sender {
     /// `application_name`.
     pub name: String,
+    /// `backend_start` in microseconds: who comes back has another.
+    #[serde(default)]
+    pub connected: u64,
     /// `state = 'streaming'`.
     pub streaming: bool,
     /// How the walsender itself finds its standby named: `sync_state` is `sync` or `potential`, `quorum`, or `async`.

@@ -53,6 +53,9 @@ pub struct Floor {
     applied: Option<String>,
     /// What was committed before that, at most; read after it was seen applied.
     lsn: Option<Lsn>,
+    /// The connections through which standbys have confirmed what was committed since: who has another by now may have come
+    /// back with less.
+    through: BTreeMap<NodeName, u64>,
 }
 
 /// What `synchronous_standby_names` asks for.
@@ -308,9 +311,15 @@ pub fn step(
         }
         return (Step::WaitApplied, Floor { applied: value, ..floor });
     }
-    // The position is read after the setting was seen applied: an acknowledged commit that did not wait is below it.
-    let least = floor.lsn.unwrap_or(primary.flushed);
-    let floor = Floor { lsn: Some(least), ..floor };
+    // The position is read after the setting was seen applied: an acknowledged commit that did not wait is below it. One that
+    // did wait may be above, and counts on those that confirmed it: they are not on record yet, so nothing keeps them from
+    // copying an older state of the data, or from having lost their disk, before they are.
+    let through: BTreeMap<NodeName, u64> = (primary.senders.iter())
+        .filter_map(|sender| Some((NodeName::try_from(sender.name.as_str()).ok()?, sender.connected)))
+        .filter(|(name, _)| wanted.contains(name))
+        .collect();
+    let least = floor.lsn.filter(|_| floor.through == through).unwrap_or(primary.flushed);
+    let floor = Floor { lsn: Some(least), through, ..floor };
     let has_everything = |name: &&NodeName| {
         let has_it = |sender: &Sender| sender.name == name.as_str() && sender.streaming && sender.flushed >= least;
         (known.quorum == 0 && known.standbys.contains(*name)) || primary.senders.iter().any(has_it)
@@ -461,6 +470,7 @@ mod tests {
             let (mut flushed, mut acknowledged) = (10_u64, 10_u64);
             let mut has = [10_u64; 3];
             let mut connected = [false; 3];
+            let mut connections = [0_u64; 3];
             let mut floor = Floor::default();
             let half = events.len() / 2;
             for (turn, event) in events.into_iter().enumerate() {
@@ -474,11 +484,17 @@ mod tests {
                     Event::Ship(i) if connected[i] => has[i] = flushed,
                     Event::Connect(i) => {
                         connected[i] = true;
+                        connections[i] += 1;
                         copies[i] = Names::parse(&shown);
                     }
                     Event::Disconnect(i) => connected[i] = false,
-                    // A standby that was copied anew from an old backup; it must not count before it caught up.
-                    Event::Lose(i) if !record.standbys.contains(&standbys[i]) => { connected[i] = false; has[i] = 10 }
+                    // A standby that was copied anew from another one, or an old backup; it must not count before it
+                    // caught up.
+                    Event::Lose(i) if !record.standbys.contains(&standbys[i]) => {
+                        connected[i] = false;
+                        let others = has.iter().copied().filter(|it| *it < has[i]).max();
+                        has[i] = if turn % 2 == 0 { 10 } else { others.unwrap_or(has[i]) };
+                    }
                     Event::Ship(_) | Event::Lose(_) => {}
                     Event::Step => {
                         let senders = (0..3).filter(|i| connected[*i]).map(|i| {
@@ -486,7 +502,8 @@ mod tests {
                                 Names::Of(form, _, those) if those.contains(&standbys[i]) => Some(*form),
                                 _ => None,
                             };
-                            Sender { name: standbys[i].to_string(), streaming: true, named, flushed: Lsn(has[i]) }
+                            let (name, connected) = (standbys[i].to_string(), connections[i]);
+                            Sender { name, connected, streaming: true, named, flushed: Lsn(has[i]) }
                         }).collect();
                         let primary = Primary {
                             flushed: Lsn(flushed), sync_names: shown.clone(),
@@ -543,7 +560,7 @@ mod tests {
                         Names::Of(form, _, those) if those.contains(&all[*i]) => Some(form),
                         _ => None,
                     };
-                    Sender { name: all[*i].to_string(), streaming: true, named, flushed: Lsn(10) }
+                    Sender { name: all[*i].to_string(), connected: 0, streaming: true, named, flushed: Lsn(10) }
                 }).collect();
                 let primary = Primary {
                     flushed: Lsn(10), sync_names: shown.clone(), checkpointer_settled: true, senders,
@@ -586,7 +603,13 @@ mod tests {
                 Names::Of(form, _, those) if those.contains(&name(it)) => Some(form),
                 _ => None,
             };
-            let sender = |it: &str| Sender { name: it.into(), streaming: true, named: named(it), flushed: Lsn(10) };
+            let sender = |it: &str| Sender {
+                name: it.into(),
+                connected: 0,
+                streaming: true,
+                named: named(it),
+                flushed: Lsn(10),
+            };
             let primary = Primary {
                 flushed: Lsn(10),
                 sync_names: shown.clone(),
@@ -615,7 +638,7 @@ mod tests {
             flushed: Lsn(10),
             sync_names: String::new(),
             checkpointer_settled: true,
-            senders: vec![Sender { name: "a".into(), streaming: true, named: None, flushed: Lsn(10) }],
+            senders: vec![Sender { name: "a".into(), connected: 0, streaming: true, named: None, flushed: Lsn(10) }],
             slots: Slots::default(),
             checkpoint_pending: false,
         };
@@ -676,6 +699,7 @@ mod tests {
             primary.senders = (names.iter().enumerate())
                 .map(|(i, name)| Sender {
                     name: name.to_string(),
+                    connected: 0,
                     streaming: true,
                     flushed: Lsn(1000 + u64::from(turn % 2 == i)),
                     named: None,

@@ -38,9 +38,10 @@ impl World {
     /// A standby that streams from nobody replays what it finds in the archive.
     pub(crate) fn restore(&mut self, host: usize) {
         let pg = &mut self.hosts[host].pg;
-        let (Some(server), Some(data)) = (&pg.server, &mut pg.data) else { return };
+        let (Some(server), Some(data)) = (&mut pg.server, &mut pg.data) else { return };
         let at = self.archive.replayed(&self.wal, data.at);
         if server.promoting.is_none() && at != data.at {
+            server.restored = self.now;
             data.at = at;
             data.catch_up(&self.wal);
         }

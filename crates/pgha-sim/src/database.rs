@@ -429,7 +429,8 @@ impl World {
             server.heard = now;
         }
         if let Some(primary) = &mut self.hosts[upstream].pg.server {
-            primary.senders[member] = Some(Sender { flushed: mine.lsn, names, streaming: false, behind: theirs.lsn });
+            let (flushed, behind, connected) = (mine.lsn, theirs.lsn, now.0);
+            primary.senders[member] = Some(Sender { connected, flushed, names, streaming: false, behind });
             primary.confirmed[member] = now;
         }
         self.ship(upstream, member, theirs.lsn);

@@ -151,7 +151,7 @@ SELECT slot_name::text AS name, slot_type = 'logical' AS logical, active,
 const SENDERS: &str = "
 SELECT coalesce(usename::text, '') AS usename, application_name, client_addr::text AS client_addr,
        coalesce(state, '') AS state, coalesce(sync_state, '') AS sync_state, coalesce(sync_priority, 0) AS sync_priority,
-       flush_lsn::text AS flushed
+       flush_lsn::text AS flushed, coalesce(extract(epoch FROM backend_start) * 1000000, 0)::bigint AS connected
   FROM pg_stat_replication";
 
 impl Connection {
@@ -308,6 +308,7 @@ fn sender(row: &Row) -> Result<Sender, QueryError> {
     let flushed: Option<String> = row.try_get("flushed")?;
     Ok(Sender {
         name: row.try_get("application_name")?,
+        connected: row.try_get::<_, i64>("connected")?.unsigned_abs(),
         streaming: row.try_get::<_, String>("state")? == "streaming",
         // See `pgha_core::sync`: the priority is the walsender's own, `sync_state` is not.
         named: match row.try_get::<_, i32>("sync_priority")? {

@@ -77,11 +77,14 @@ fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
     if view.backing_off(JobKind::Clone) {
         return view.say(Reason::BackingOff { job: JobKind::Clone }, vec![]);
     }
-    // What failed, or did not help, with a standby's data is done with the leader's; and whoever may take over by the record
-    // must not lose what the leader has.
+    // What failed, or did not help, with a standby's data is done with the leader's. Whoever may take over by the record must
+    // not lose what the leader has; nor whoever may have confirmed a commit that it waits for, and is about to be recorded.
     let failed = view.memory.backoff.is_some_and(|backoff| backoff.kind == JobKind::Clone);
     let recorded = cluster.sync.standbys.contains(view.me()) || cluster.sync.unreadable;
-    let source = if failed || recorded || view.memory.tried == Rung::Clone {
+    let replaces = !matches!(view.obs.postgres, Postgres::NoData);
+    let nosync = cluster.members.get(view.me()).is_some_and(|it| it.nosync);
+    let confirmed = replaces && cluster_settings(cluster).is_synchronous() && !nosync;
+    let source = if failed || recorded || confirmed || view.memory.tried == Rung::Clone {
         leader.clone()
     } else {
         topology::copy_source(cluster, leader, view.me())

@@ -42,7 +42,13 @@ fn primary() -> Postgres {
         flushed: Lsn(1000),
         sync_names: "\"peer\"".into(),
         checkpointer_settled: true,
-        senders: vec![Sender { name: "peer".into(), streaming: true, named: Some(Form::Any), flushed: Lsn(1000) }],
+        senders: vec![Sender {
+            name: "peer".into(),
+            connected: 7,
+            streaming: true,
+            named: Some(Form::Any),
+            flushed: Lsn(1000),
+        }],
         slots: slots(&[("peer", true)]),
         checkpoint_pending: false,
     };
@@ -424,7 +430,7 @@ fn a_leader_restores_the_record_of_timelines_and_gives_no_number_twice() {
     let seen = decided(&observe(all.clone(), standby())).memory;
     all.history = History::default();
     let promoting = decide(&settings(), &seen, &observe(all.clone(), standby()));
-    assert!(promoting.actions.iter().any(|it| matches!(it, Action::Promote { timeline: Timeline(8), .. })));
+    assert!(promoting.actions.iter().any(|it| matches!(it, Action::Promote { timeline: Timeline(16), .. })));
     let mut now_primary = primary();
     if let Postgres::Running(running) = &mut now_primary {
         running.timeline = Timeline(2);
@@ -1360,4 +1366,26 @@ fn a_promotion_that_an_earlier_agent_began_is_owned_or_ended() {
     assert_eq!(said(&obs), ["reowning", "ReownLeadership"]);
     obs.lease = obs.lease.map(|lease| Lease { counted_from: NOW - Millis(9000), ..lease });
     assert_eq!(said(&obs)[..2], ["lease_over", "Fence"]);
+}
+
+#[test]
+fn who_may_be_waited_for_replaces_its_data_from_the_leader() {
+    let mut all = cluster(Some("peer"));
+    all.sync.standbys.clear();
+    let offered = Member { is_running: true, timeline: Some(Timeline(1)), clonefrom: true, ..Member::default() };
+    all.members.insert(name("third"), offered);
+    let source = |all: &Cluster, postgres: Postgres| {
+        let ordered = Memory { clone_ordered: true, ..Memory::default() };
+        let actions = decide(&settings(), &ordered, &observe(all.clone(), postgres)).actions;
+        actions.into_iter().find_map(|it| if let Action::Clone(from) = it { Some(from.to_string()) } else { None })
+    };
+    let replaced = || stopped(ControlState::ShutDownInRecovery);
+    assert_eq!(source(&all, Postgres::NoData).as_deref(), Some("third"), "it has confirmed nothing");
+    // It may have confirmed a commit, and be recorded while it copies.
+    assert_eq!(source(&all, replaced()).as_deref(), Some("peer"));
+    let mut asynchronous = all.clone();
+    asynchronous.members.get_mut(&name("me")).unwrap().nosync = true;
+    assert_eq!(source(&asynchronous, replaced()).as_deref(), Some("third"));
+    all.config = Some(ClusterSettings::default());
+    assert_eq!(source(&all, replaced()).as_deref(), Some("third"));
 }

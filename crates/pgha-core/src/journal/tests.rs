@@ -117,7 +117,13 @@ fn primary() -> Role {
         flushed: Lsn(1000),
         sync_names: "\"db-2\"".to_owned(),
         checkpointer_settled: true,
-        senders: vec![Sender { name: "db-2".to_owned(), streaming: true, named: Some(Form::Any), flushed: Lsn(1000) }],
+        senders: vec![Sender {
+            name: "db-2".to_owned(),
+            connected: 7,
+            streaming: true,
+            named: Some(Form::Any),
+            flushed: Lsn(1000),
+        }],
         slots: Slots { physical: [(name("db-2").slot(), Slot::default())].into(), ..Slots::default() },
         checkpoint_pending: false,
     })

@@ -228,7 +228,7 @@ impl World {
             rest: Millis(1000),
             observation: None,
             last: None,
-            published: Published { leads: lease.is_some(), lease, ..Published::default() },
+            published: Published { leads: lease.is_some(), lease, barred: self.now, ..Published::default() },
         }));
         self.say(|world| format!("{}: the agent starts", world.names[host]));
         let who = Who { host, start };

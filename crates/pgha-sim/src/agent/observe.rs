@@ -259,6 +259,7 @@ impl World {
                 let sender = server.senders[member].as_ref()?;
                 Some(Sender {
                     name: self.names[member].as_str().to_owned(),
+                    connected: sender.connected,
                     streaming: sender.streaming,
                     named: sender.names.form_for(member),
                     flushed: Lsn(sender.flushed),

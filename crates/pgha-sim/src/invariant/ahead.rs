@@ -40,9 +40,10 @@ pub fn check(world: &mut World, winner: usize) {
             && !bound
             && world.scenario.nofailover != Some(host)
             && world.scenario.without_watchdog != Some(host);
-        // One that gets WAL from another standby has more a moment after it was asked.
+        // One that gets WAL from another standby, or from the archive, has more a moment after it was asked.
         let is_standby = |host: usize| world.hosts[host].pg.server.as_ref().is_some_and(|server| !server.primary);
-        let at_rest = server.receiver.is_none_or(|(from, _)| !is_standby(from));
+        let at_rest =
+            server.receiver.is_none_or(|(from, _)| !is_standby(from)) && world.now.since(server.restored) > steady;
         let runs = may_lead
             && at_rest
             && at.disk == Disk::Sound

@@ -135,6 +135,8 @@ impl SyncNames {
 /// A walsender of a primary.
 #[derive(Debug, Clone, Default)]
 pub struct Sender {
+    /// When the standby connected; see [`pgha_core::observation::Sender::connected`].
+    pub connected: u64,
     /// The end of WAL that the standby has confirmed.
     pub flushed: u64,
     /// Its own copy of the setting.
@@ -192,6 +194,8 @@ pub struct Server {
     pub follows: Option<usize>,
     /// The startup process runs `restore_command`, and hears nothing, until then.
     pub restores_until: Time,
+    /// When it last found more in the archive.
+    pub restored: Time,
     /// The walreceiver's connection: which member, which start of its server.
     pub receiver: Option<(usize, u32)>,
     /// When the connection last carried something.
@@ -234,6 +238,7 @@ impl Server {
             upstream,
             follows: upstream,
             restores_until: since,
+            restored: Time(0),
             receiver: None,
             heard: since,
             senders: vec![None; members],
