@@ -9,7 +9,7 @@ use pgha_core::wire::{MemberRole, MemberState, SynchronousMode};
 
 use crate::agent::Published;
 
-/// For so long a check that fails is kept waiting for the moment when it does not. Less than the `timeout check` of any
+/// For so long a check that fails is kept waiting for the moment when it does not, or the agent has looked. Less than the `timeout check` of any
 /// `haproxy.cfg` that pgha-install writes.
 pub(super) const HOLD: Duration = Duration::from_millis(750);
 

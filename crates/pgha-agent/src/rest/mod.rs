@@ -4,6 +4,7 @@
 //! to the loop.
 
 mod health;
+mod listener;
 mod metrics;
 mod operate;
 
@@ -40,9 +41,11 @@ pub(crate) fn serve(
 ) -> anyhow::Result<()> {
     let address = &context.config.rest.listen;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime
-        .block_on(tokio::net::TcpListener::bind(address))
-        .with_context(|| format!("rest.listen = {address:?}: cannot listen"))?;
+    let listening = || {
+        let _reactor = runtime.enter();
+        tokio::net::TcpListener::from_std(listener::listen(address)?)
+    };
+    let listener = listening().with_context(|| format!("rest.listen = {address:?}: cannot listen"))?;
     let api = Api { context: context.clone(), published, commands };
     let router = Router::new().fallback(route).with_state(api);
     std::thread::Builder::new().name("rest".to_owned()).stack_size(256 << 10).spawn(move || {
@@ -112,13 +115,17 @@ fn cluster(api: &Api, published: &Published) -> ClusterView {
     })
 }
 
-/// One who waits for this check to succeed hears of it at once, and need not ask many times a second.
+/// One who waits for this check to succeed hears of it at once, and need not ask many times a second. An agent that has not
+/// looked yet does not say that anything fails.
 async fn health_check(api: &Api, path: &str, query: &str, headers: &HeaderMap, with_body: bool) -> Response {
     let mut published = api.published.clone();
-    if health::has_down(headers) {
-        let turned = published.wait_for(|now| health::healthy(now, clock::now(), path, query) != Some(false));
+    let down = health::has_down(headers);
+    let told = |now: &Published| {
+        now.reason.is_some() && !(down && health::healthy(now, clock::now(), path, query) == Some(false))
+    };
+    if !told(&published.borrow()) {
         // What comes of it is asked below.
-        drop(tokio::time::timeout(health::HOLD, turned).await);
+        drop(tokio::time::timeout(health::HOLD, published.wait_for(|now| told(now))).await);
     }
     let published = published.borrow().clone();
     match health::healthy(&published, clock::now(), path, query) {
