@@ -1,7 +1,7 @@
 //! What the loop and the slow actions share: configuration, files, and the record of the past.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -22,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) promises: Promises,
     /// Postgres has been told to stop: from here on it refuses clients. REST knows it at once.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// Bytes of WAL in quarantine, as last counted.
+    pub(crate) quarantined: AtomicU64,
 }
 
 impl Context {
@@ -38,7 +40,15 @@ impl Context {
             .with_context(|| format!("cannot read the record of past leaderships in {}", config.state_dir.display()))?;
         let promises = Promises::open(&config.run_dir)
             .with_context(|| format!("cannot read what was promised, in {}", config.run_dir.display()))?;
-        Ok(Self { config, secrets, conf, past: Mutex::new(past), promises, stopping: Arc::default() })
+        Ok(Self {
+            config,
+            secrets,
+            conf,
+            past: Mutex::new(past),
+            promises,
+            stopping: Arc::default(),
+            quarantined: AtomicU64::default(),
+        })
     }
 
     /// The record of the past. Its fields are written whole, so that a panic elsewhere cannot leave it half-changed.

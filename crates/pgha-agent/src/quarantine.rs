@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,6 +28,8 @@ use crate::postgres::query::Connection;
 const NAMES_WITHIN: Duration = Duration::from_secs(600);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
+/// What has not been read by then never will be.
+const TO_BE_READ: Duration = Duration::from_secs(24 * 3600);
 /// For one question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -63,9 +66,14 @@ pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Res
         return Ok(());
     }
     // One place for one parting, however often the rewind is tried.
-    let dir = place(&context.config.state_dir).join(first.map_or("unarchived".to_owned(), |first| first.to_string()));
+    segments.sort_unstable();
+    let name = first.map_or_else(|| format!("unarchived-{}", segments[0]), |first| first.to_string());
+    let dir = place(&context.config.state_dir).join(name);
     std::fs::create_dir_all(&dir)?;
-    for segment in segments.iter().filter(|segment| !dir.join(segment).exists()) {
+    let missing = segments.iter().filter(|segment| !dir.join(segment).exists());
+    let bytes = missing.clone().filter_map(|segment| wal.join(segment).metadata().ok()).map(|it| it.len()).sum();
+    make_room(context, &dir, bytes).await;
+    for segment in missing {
         let partial = dir.join(format!(".{segment}"));
         std::fs::copy(wal.join(segment), &partial)?;
         std::fs::rename(&partial, dir.join(segment))?;
@@ -75,32 +83,46 @@ pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Res
     if let Some(parting) = parting {
         files::replace(&dir.join("parting.json"), &serde_json::to_vec(&parting)?)?;
     }
+    measure(context);
     tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
-    make_room(&context.config.state_dir, &dir, context.config.quarantine.max_bytes).await
+    Ok(())
 }
 
-/// Deletes the oldest WAL where there is more than `limit` bytes of it, but none of `newest`: a disk that is full of what is
-/// lost would take the database with it.
-async fn make_room(state_dir: &Path, newest: &Path, limit: u64) -> io::Result<()> {
+/// Before `bytes` come to `newest`. What cannot be deleted is no reason not to come back.
+async fn make_room(context: &Context, newest: &Path, bytes: u64) {
+    let limit = context.config.quarantine.max_bytes;
+    let total = bytes + wal_of(newest).iter().map(|(_, bytes)| bytes).sum::<u64>();
+    if let Err(error) = delete_oldest(&context.config.state_dir, newest, limit.saturating_sub(total)).await {
+        tracing::warn!(%error, limit, "cannot delete the oldest WAL in quarantine, and there is too much of it");
+    }
+}
+
+/// Leaves `limit` bytes of WAL beside that of `newest`: a disk that is full of what is lost would take the database with it.
+async fn delete_oldest(state_dir: &Path, newest: &Path, limit: u64) -> io::Result<()> {
+    // A directory changes when something in it is deleted, too.
+    let made = |dir: &PathBuf| {
+        let parting = std::fs::metadata(dir.join("parting.json")).or_else(|_| std::fs::metadata(dir));
+        parting.and_then(|it| it.modified()).ok()
+    };
     let mut dirs: Vec<_> = directories(state_dir).into_iter().filter(|dir| dir != newest).collect();
-    let made = |dir: &PathBuf| std::fs::metadata(dir).and_then(|it| it.modified()).ok();
     dirs.sort_by_cached_key(|dir| std::cmp::Reverse(made(dir)));
-    let mut total = wal_of(newest)?.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let mut total = 0_u64;
     for dir in dirs {
-        let wal = wal_of(&dir)?;
+        let wal = wal_of(&dir);
         let bytes = wal.iter().map(|(_, bytes)| bytes).sum::<u64>();
         total = total.saturating_add(bytes);
-        if total <= limit || bytes == 0 {
+        let recent = made(&dir).is_some_and(|made| made.elapsed().is_ok_and(|age| age < TO_BE_READ));
+        let unread = dir.join("parting.json").exists() && !dir.join("discarded.json").exists();
+        if total <= limit || bytes == 0 || unread && recent {
             continue;
         }
-        tracing::warn!(dir = %dir.display(), bytes, limit, "deleting the oldest WAL in quarantine: there is too much of it");
-        if dir.join("discarded.json").exists() {
-            for (segment, _) in wal {
-                files::remove(&segment)?;
-                // Here it can be given up.
-                tokio::task::yield_now().await;
-            }
-        } else {
+        tracing::warn!(dir = %dir.display(), bytes, "deleting the oldest WAL in quarantine: there is too much of it");
+        for (segment, _) in wal {
+            files::remove(&segment)?;
+            // Here it can be given up.
+            tokio::task::yield_now().await;
+        }
+        if !dir.join("discarded.json").exists() {
             // Nobody could say what was in it.
             files::remove(&dir)?;
         }
@@ -108,22 +130,19 @@ async fn make_room(state_dir: &Path, newest: &Path, limit: u64) -> io::Result<()
     Ok(())
 }
 
-/// The segments in a directory, and their sizes.
-fn wal_of(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
-    let mut wal = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if Segment::parse(&entry.file_name().to_string_lossy()).is_some() {
-            wal.push((entry.path(), entry.metadata()?.len()));
-        }
-    }
-    Ok(wal)
+/// The segments in a directory, also those that were not copied to their end, and their sizes; none where it cannot be read.
+fn wal_of(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let is_wal = |name: &str| Segment::parse(name.strip_prefix('.').unwrap_or(name)).is_some();
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let wal = entries.filter(|entry| is_wal(&entry.file_name().to_string_lossy()));
+    wal.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.len()))).collect()
 }
 
-/// Bytes of WAL in quarantine.
-pub(crate) fn size(state_dir: &Path) -> u64 {
-    let sizes = |dir: PathBuf| wal_of(&dir).unwrap_or_default().into_iter().map(|(_, bytes)| bytes);
-    directories(state_dir).into_iter().flat_map(sizes).sum()
+/// Counts what is there, for `/metrics`, which must not wait for a disk.
+fn measure(context: &Context) {
+    let dirs = directories(&context.config.state_dir);
+    let bytes = dirs.iter().flat_map(|dir| wal_of(dir)).map(|(_, bytes)| bytes).sum();
+    context.quarantined.store(bytes, Ordering::Relaxed);
 }
 
 /// Begins to read what has not been read yet. Nobody waits for it, and what fails is tried again by the next agent.
@@ -131,6 +150,7 @@ pub(crate) fn begin_reading(context: &Arc<Context>) -> JoinHandle<()> {
     let context = context.clone();
     // A thread of its own, as for jobs: there may be much to read.
     tokio::task::spawn_blocking(move || {
+        measure(&context);
         let read = async {
             let mut tried = BTreeSet::new();
             // Names are waited for, and meanwhile this member may have to come back once more.
@@ -154,7 +174,7 @@ pub(crate) fn begin_reading(context: &Arc<Context>) -> JoinHandle<()> {
 pub(crate) fn listed(state_dir: &Path) -> DiscardedList {
     let read = |dir: &PathBuf| {
         let bytes = std::fs::read(dir.join("discarded.json")).ok()?;
-        let kept = wal_of(dir).is_ok_and(|wal| !wal.is_empty());
+        let kept = !wal_of(dir).is_empty();
         Discarded::parse(&bytes).ok().map(|discarded| Discarded { kept, ..discarded })
     };
     DiscardedList(directories(state_dir).iter().filter_map(read).collect())
@@ -167,7 +187,7 @@ fn place(state_dir: &Path) -> PathBuf {
 /// By name, and so by timeline and position.
 fn directories(state_dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(place(state_dir)).into_iter().flatten().flatten();
-    let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     dirs.sort_unstable();
     dirs
 }
@@ -338,33 +358,36 @@ mod tests {
     async fn the_oldest_wal_makes_room_for_the_newest_and_stays_listed() {
         let dir = tempfile::tempdir().unwrap();
         let mut made = Vec::new();
-        // Timelines do not tell the order: the oldest is in the middle.
-        for (age, timeline) in [(1, 2), (3, 3), (2, 5), (0, 4)] {
+        // Timelines do not tell the order: the oldest is in the middle. The last two were not read.
+        for (hours, timeline) in [(1, 2), (3, 3), (0, 4), (2, 5), (50, 6)] {
             let parting = Parting { timeline: Timeline(timeline), at: Lsn(0x0100_0000) };
             let place = place(dir.path()).join(parting.segment().to_string());
             std::fs::create_dir_all(&place).unwrap();
-            std::fs::write(place.join(parting.segment().to_string()), [0; 100]).unwrap();
+            std::fs::write(place.join(format!(".{}", parting.segment())), [0; 40]).unwrap();
+            std::fs::write(place.join(parting.segment().to_string()), [0; 60]).unwrap();
             std::fs::write(place.join("parting.json"), serde_json::to_vec(&parting).unwrap()).unwrap();
-            if timeline != 5 {
+            if timeline < 5 {
                 let list = format!(
-                    r#"{{"quarantine":"x","timeline":{timeline},"from":0,"last":null,"committed":1,
-                    "unfinished":0,"tables":{{}},"transactions":[]}}"#
+                    r#"{{"quarantine":"x","timeline":{timeline},"from":0,"last":null,"committed":1,"unfinished":0,
+                        "tables":{{}},"transactions":[]}}"#
                 );
                 std::fs::write(place.join("discarded.json"), list).unwrap();
             }
-            let at = std::time::SystemTime::now() - Duration::from_secs(60 * age);
-            std::fs::File::open(&place).unwrap().set_modified(at).unwrap();
+            let at = std::time::SystemTime::now() - Duration::from_secs(3600 * hours);
+            std::fs::File::open(place.join("parting.json")).unwrap().set_modified(at).unwrap();
             made.push(place);
         }
-        let newest = made[3].clone();
-        let kept = |dir: &Path| listed(dir).0.iter().map(|it| (it.timeline.0, it.kept)).collect::<Vec<_>>();
-        make_room(dir.path(), &newest, 400).await.unwrap();
-        assert_eq!(size(dir.path()), 400);
-        make_room(dir.path(), &newest, 250).await.unwrap();
-        assert_eq!(size(dir.path()), 200);
-        assert_eq!(kept(dir.path()), [(2, true), (3, false), (4, true)]);
-        assert!(!made[2].exists(), "what was not read is of no use without its WAL");
-        make_room(dir.path(), &newest, 0).await.unwrap();
-        assert_eq!((size(dir.path()), kept(dir.path())), (100, vec![(2, false), (3, false), (4, true)]));
+        std::fs::write(place(dir.path()).join("a note"), "of an operator").unwrap();
+        let newest = made[2].clone();
+        let sizes = || made.iter().map(|dir| wal_of(dir).iter().map(|(_, bytes)| bytes).sum()).collect::<Vec<u64>>();
+        delete_oldest(dir.path(), &newest, 400).await.unwrap();
+        assert_eq!(sizes(), [100, 100, 100, 100, 100]);
+        delete_oldest(dir.path(), &newest, 250).await.unwrap();
+        assert_eq!(sizes(), [100, 0, 100, 100, 0]);
+        assert!(!made[4].exists(), "what was not read is of no use without its WAL");
+        let listed = listed(dir.path()).0.iter().map(|it| (it.timeline.0, it.kept)).collect::<Vec<_>>();
+        assert_eq!(listed, [(2, true), (3, false), (4, true)]);
+        delete_oldest(dir.path(), &newest, 0).await.unwrap();
+        assert_eq!(sizes(), [0, 0, 100, 100, 0], "what is being read stays");
     }
 }

@@ -129,7 +129,7 @@ fn describe_connect(error: &io::Error) -> String {
 
 fn describe_loss(request: &str) -> &'static str {
     if request.starts_with("GET ") {
-        ": is its host overloaded, or the network in between broken?"
+        ": does its agent run (`systemctl status pgha-agent`), is its host overloaded, or the network in between broken?"
     } else {
         "; the request may have had its effect all the same"
     }

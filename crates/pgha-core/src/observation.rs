@@ -336,7 +336,8 @@ impl Default for Member {
 pub struct History {
     /// The timeline of the newest primary that has recorded it; `None` while there is no record but the ancestry.
     pub newest: Option<Timeline>,
-    /// The highest number that was ever given to a promotion.
+    /// The highest number that was ever given to a promotion; `None` where the record is lost, or was never made by an earlier
+    /// version.
     pub reserved: Option<Timeline>,
     /// Where each old timeline ended.
     pub switches: TimelineHistory,
@@ -344,7 +345,7 @@ pub struct History {
     pub begun_by: BTreeMap<Timeline, NodeName>,
 }
 
-/// More promotions than these do not come to nothing one after the other.
+/// More attempts than these to promote somebody are not forgotten at once.
 const FORGOTTEN: u32 = 8;
 
 impl History {
@@ -353,8 +354,6 @@ impl History {
         let known = timeline.max(self.timeline());
         let taken = match self.reserved {
             Some(reserved) => known.max(reserved).0,
-            // Before the first promotion.
-            None if known <= Timeline(1) => known.0,
             // Somebody has deleted the record, or made it garbage, perhaps just after a promotion that nobody else knows of.
             None => known.0.saturating_add(FORGOTTEN),
         };

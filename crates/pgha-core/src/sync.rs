@@ -349,7 +349,8 @@ fn is_settled(
 }
 
 /// The standbys that should be synchronous: those that get on, by priority, then those recorded and those that Postgres waits
-/// for already (stability: of two that are about as far now the one is ahead and now the other), then those with most WAL.
+/// for already, if they are about as far (stability: of two such now the one is ahead and now the other), then those with most
+/// WAL.
 fn wanted<'a>(
     settings: &ClusterSettings,
     record: &'a SyncRecord,
@@ -364,6 +365,7 @@ fn wanted<'a>(
     };
     let hands_on = |it: &Member| it.is_running && !it.is_primary && !it.nostream;
     let relays = |name: &NodeName| members.get(name).is_some_and(hands_on);
+    let best = primary.senders.iter().filter(|it| it.streaming).map(|it| it.flushed).max().unwrap_or_default();
     let mut fit: Vec<_> = members
         .iter()
         // One that streams from another is here only for a while.
@@ -372,7 +374,8 @@ fn wanted<'a>(
             let sender = sender_of(name, member)?;
             let recorded = record.standbys.contains(name);
             // Each is written in quotation marks.
-            let waited_for = primary.sync_names.split('"').any(|part| part == name.as_str());
+            let waited_for = best.ahead_of(sender.flushed) <= settings.maximum_lag
+                && primary.sync_names.split('"').any(|part| part == name.as_str());
             Some((Reverse(member.sync_priority), !recorded, !waited_for, Reverse(sender.flushed), name))
         })
         .collect();

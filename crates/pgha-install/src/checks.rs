@@ -156,7 +156,11 @@ fn ports(cluster: &Cluster, host: &Host, facts: &Facts, findings: &mut Findings)
         let nameless = facts
             .listeners
             .iter()
-            .find(|listener| listener.port == port && listener.unit.is_empty() && !facts.runs(unit));
+            .find(|listener| listener.port == port && listener.unit.is_empty() && !facts.runs(unit))
+            // systemd keeps the port of an agent that is about to be started again.
+            .filter(|listener| {
+                listener.process != "systemd" || facts.units.get(unit).is_none_or(|it| it.load != "loaded")
+            });
         if let Some(listener) = other.or(nameless) {
             findings.refuse(
                 host,

@@ -145,6 +145,9 @@ where
     named.collect()
 }
 
+/// An agent that runs answers within this. Where none does, its port may be open all the same: systemd keeps it.
+const PRESENCE: Duration = Duration::from_secs(2);
+
 /// Sends a request that any agent can take: to `first`, then, as long as it cannot have been sent, to the others.
 pub(crate) async fn ask_any<F>(
     first: Option<Client>,
@@ -159,6 +162,11 @@ where
     let others = settings.agents.iter().filter(|agent| Some(agent.address()) != first_address.as_deref());
     let mut unanswered = Vec::new();
     for agent in first.into_iter().chain(others.cloned()) {
+        if tokio::time::timeout(PRESENCE, agent.pgha()).await.is_err() {
+            let why = format!("no answer within {PRESENCE:?}; look at `systemctl status pgha-agent` there");
+            unanswered.push(Unanswered(format!("{}: {why}", agent.address())));
+            continue;
+        }
         match call(credentials.give_to(agent)).await {
             Ok(answer) => return Ok(answer),
             Err(error) if error.was_not_sent() => unanswered.push(Unanswered(error.to_string())),

@@ -235,7 +235,13 @@ impl Agent {
                 pgha_core::observation::Initialize::Absent => None,
                 _ => Some(0),
             };
-            self.write_document(version, Document { path, data, expect }).await?;
+            let mut documents = vec![Document { path, data, expect }];
+            if let Some(heartbeat) = seen.heartbeat.as_ref().filter(|_| cluster.history.newest.is_none()) {
+                // From here on a record that is not there is one that was lost.
+                let (newest, reserved) = (heartbeat.timeline, Some(heartbeat.timeline));
+                documents.push(self.timelines_document(&Timelines { newest, reserved, ..timelines(seen) }, seen));
+            }
+            self.write(Write::Documents { version, documents }).await?;
         }
         Ok(())
     }
@@ -303,6 +309,8 @@ impl Agent {
         };
         let mut document = timelines(seen);
         document.newest = heartbeat.timeline;
+        // Where it was lost.
+        document.reserved = document.reserved.max(self.memory.reserved);
         document.begun_by.insert(heartbeat.timeline, self.settings.me.clone());
         let timelines = self.timelines_document(&document, seen);
         self.write(Write::Documents { version, documents: vec![history, timelines] }).await

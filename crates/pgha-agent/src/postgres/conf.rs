@@ -168,13 +168,13 @@ impl Conf {
 
     /// Histories that the archive is not asked for. A promotion asks for that of its own timeline, and waits for an answer
     /// that `pg_wal` has as well: what the command does not find is looked for there (`RestoreArchivedFile`, xlogarchive.c).
-    /// Nor must it find that of the timeline which it begins ([`numbers`]); the files of that module in `pg_wal` are no
-    /// histories, and the first timeline has none.
+    /// Nor must it find that of the timeline which it begins ([`numbers`]). The files of that module in `pg_wal` are no
+    /// histories, but a promotion only asks whether there is one; and the first timeline has none.
     fn at_hand(&self) -> String {
         let order = numbers::order_file(&self.config.run_dir);
         format!(
-            r#"case "%f" in 00000001.history) exit 1;; *.history) ! grep -qs "^[0-9]" "pg_wal/%f" && ! grep -qsx "%f" "{}" || exit 1;; esac;"#,
-            order.display()
+            r#"case "%f" in 00000001.history) exit 1;; *.history) ! grep -qs "^[0-9]" "pg_wal/%f" && ! grep -qsx "%f" "{order}" && {{ [ ! -e "{order}" ] || [ ! -e "pg_wal/%f" ]; }} || exit 1;; esac;"#,
+            order = order.display()
         )
     }
 
@@ -402,6 +402,7 @@ mod tests {
         assert!(fetches("00000004.history") && fetches("000000020000000000000003"));
         numbers::order(&conf.config.run_dir, Timeline(4)).unwrap();
         assert!(!fetches("00000004.history"), "a promotion would find its own number used");
+        assert!(!fetches("00000003.history"), "that it is taken is seen here");
         assert!(fetches("00000005.history") && fetches("000000040000000000000004"));
         numbers::forget_order(&conf.config.run_dir).unwrap();
         assert!(fetches("00000004.history"));

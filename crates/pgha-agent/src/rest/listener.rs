@@ -7,12 +7,16 @@
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs as _};
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
 /// What systemd calls it.
 const NAME: &str = "rest";
+
+/// One that was given back to systemd is closed within this.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The port of the agent before this one, or a new one.
 pub(super) fn listen(address: &str) -> io::Result<TcpListener> {
@@ -35,7 +39,16 @@ fn kept(address: &str) -> Option<TcpListener> {
 fn fresh(address: &str) -> io::Result<TcpListener> {
     // One of another address would be given to every later agent first.
     let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(NAME)]);
-    let listener = TcpListener::bind(address)?;
+    let begun = Instant::now();
+    let listener = loop {
+        match TcpListener::bind(address) {
+            // It is closed a moment later, by systemd.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < CLOSING => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => break bound?,
+        }
+    };
     let stored = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(NAME)], &[listener.as_fd()]);
     if let Err(error) = stored {
         tracing::warn!(%error, "systemd does not keep the REST port; a restart of the agent will look like a failure");

@@ -1,16 +1,18 @@
 //! `GET /metrics`: Patroni's names, so that dashboards work, and a few of our own.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
-use pgha_core::config::Config;
 use pgha_core::wire::rest::Xlog;
 use pgha_core::wire::{MemberRole, SynchronousMode};
 
 use super::health::loop_age;
 use crate::agent::Published;
-use crate::{clock, quarantine};
+use crate::clock;
+use crate::context::Context;
 
-pub(super) fn render(config: &Config, published: &Published) -> String {
+pub(super) fn render(context: &Context, published: &Published) -> String {
+    let config = &context.config;
     let now = clock::now();
     let status = &published.status;
     let labels = format!("{{scope=\"{}\",name=\"{}\"}}", config.cluster, config.name);
@@ -57,7 +59,7 @@ pub(super) fn render(config: &Config, published: &Published) -> String {
         (
             "pgha_quarantine_bytes",
             "WAL in quarantine, which the cluster does not have.",
-            quarantine::size(&config.state_dir),
+            context.quarantined.load(Ordering::Relaxed),
         ),
         ("pgha_can_lead", "Nothing about this member itself keeps it from leading.", flag(published.can_lead)),
         ("patroni_postgres_timeline", "Timeline.", u64::from(status.timeline.map_or(0, |timeline| timeline.0))),

@@ -94,7 +94,7 @@ fn document(api: &Api, published: &Published, path: &str) -> Option<Response> {
             None => StatusCode::BAD_GATEWAY.into_response(),
         },
         "/metrics" => {
-            let text = metrics::render(&api.context.config, published);
+            let text = metrics::render(&api.context, published);
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
         _ => return None,

@@ -265,9 +265,9 @@ async fn timeline_numbers_that_are_taken_are_skipped() {
     make_worms(&mut world, &primary, 1).await;
     // Promotions that came to nothing have taken 2 to 4.
     let zookeeper = zookeeper_client::Client::connect(&world.zookeeper_address()).await.unwrap();
-    let options = zookeeper_client::CreateMode::Persistent.with_acls(zookeeper_client::Acls::anyone_all());
-    let record = br#"{"newest":1,"reserved":4}"#;
-    zookeeper.create("/service/test/pgha/timelines", record, &options).await.unwrap();
+    let (path, record) = ("/service/test/pgha/timelines", br#"{"newest":1,"reserved":4}"#);
+    // It is there from the beginning.
+    zookeeper.set_data(path, record, None).await.unwrap();
     // One of them was this member's, which then went on as a standby: its traces must not keep it from starting.
     let trace = world.member(&standby).dir.join("data/pg_wal/00000002.history");
     std::fs::write(&trace, b"# taken by a promotion that came to nothing here\n").unwrap();

@@ -78,13 +78,13 @@ fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
         return view.say(Reason::BackingOff { job: JobKind::Clone }, vec![]);
     }
     // What failed, or did not help, with a standby's data is done with the leader's. Whoever may take over by the record must
-    // not lose what the leader has; nor whoever may have confirmed a commit that it waits for, and is about to be recorded.
+    // not lose what the leader has; nor whoever may have confirmed a commit, and is about to be recorded: whether its data has
+    // ever been here, an empty disk does not tell.
     let failed = view.memory.backoff.is_some_and(|backoff| backoff.kind == JobKind::Clone);
     let recorded = cluster.sync.standbys.contains(view.me()) || cluster.sync.unreadable;
-    let replaces = !matches!(view.obs.postgres, Postgres::NoData);
-    let nosync = cluster.members.get(view.me()).is_some_and(|it| it.nosync);
-    let confirmed = replaces && cluster_settings(cluster).is_synchronous() && !nosync;
-    let source = if failed || recorded || confirmed || view.memory.tried == Rung::Clone {
+    let never = view.settings.nostream || cluster.members.get(view.me()).is_some_and(|it| it.nosync);
+    let confirms = cluster_settings(cluster).is_synchronous() && !never;
+    let source = if failed || recorded || confirms || view.memory.tried == Rung::Clone {
         leader.clone()
     } else {
         topology::copy_source(cluster, leader, view.me())

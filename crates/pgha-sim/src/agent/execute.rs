@@ -296,7 +296,8 @@ impl World {
         let Some(tree) = agent.seen.clone() else { return Done::Failed };
         let mut begun_by = tree.cluster.history.begun_by.clone();
         begun_by.insert(timeline, me);
-        let history = History { newest: Some(timeline), reserved: tree.cluster.history.reserved, switches, begun_by };
+        let reserved = tree.cluster.history.reserved.max(agent.memory.reserved);
+        let history = History { newest: Some(timeline), reserved, switches, begun_by };
         self.write(who, Write::History { version, expect: tree.history_version, history }, None, None)
     }
 

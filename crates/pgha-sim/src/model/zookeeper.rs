@@ -237,6 +237,11 @@ impl Tree {
             Write::Initialized { version, content } => {
                 (current(*version) && !matches!(seen.initialize, Initialize::Done(_))).then_some(())?;
                 next.documents().initialize = *content;
+                if self.history_version.is_none() {
+                    let history = &mut next.documents().history;
+                    (history.newest, history.reserved) = (Some(Timeline(1)), Some(Timeline(1)));
+                    next.history_version = Some(next_version(None));
+                }
             }
             Write::Sync { version, record } => {
                 (current(*version) && seen.sync.version == record.version).then_some(())?;
