@@ -83,18 +83,30 @@ pub(crate) fn fit(node: &Node, image: &Image, disk: Disk) -> Result<()> {
     mount::release(&node.dir())
 }
 
-/// Checks and mounts what the host has, and returns what tells nspawn of it.
-pub(crate) fn attach(node: &Node) -> Result<Vec<String>> {
+/// A disk that is whole and in nobody's hands.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) image: PathBuf,
+    /// Where it has to be mounted, in a namespace of the host's own: one that started meanwhile would hold a copy of the
+    /// mount that nobody sees, and this host's disk would never be free again.
+    pub(crate) place: PathBuf,
+    /// What tells nspawn of it.
+    pub(crate) bind: String,
+}
+
+/// How it is mounted.
+pub(crate) const OPTIONS: &str = "loop,errors=remount-ro";
+
+/// Checks what the host has.
+pub(crate) fn attach(node: &Node) -> Result<Vec<Attached>> {
     let fitted = Disk::ALL.into_iter().filter(|disk| is_fitted(node, *disk));
     let attach = |disk: Disk| {
         let (image, place) = (disk.image(node), disk.place(node));
         // Mounted while the host's last namespace is still being taken apart, it would be the file system from before,
         // errors and all.
         until(&format!("the end of what was mounted of {}", image.display()), GONE, || {
-            let devices = command::run(
-                Command::new("losetup").args(["--noheadings", "--output=NAME", "--associated"]).arg(&image),
-            )?;
-            Ok(if devices.trim().is_empty() { Ok(()) } else { Err(devices) })
+            let devices = device(&image)?;
+            Ok(if devices.is_empty() { Ok(()) } else { Err(devices) })
         })?;
         let mut check = Command::new(FSCK);
         check.arg("-p").arg(&image);
@@ -102,8 +114,8 @@ pub(crate) fn attach(node: &Node) -> Result<Vec<String>> {
         if !CORRECTED.contains(&checked.code) {
             return Err(command::failure(command::display(&check), &checked));
         }
-        command::run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).args([&image, &place]))?;
-        Ok(format!("--bind={}:{}", place.display(), disk.mount_point()))
+        let bind = format!("--bind={}:{}", place.display(), disk.mount_point());
+        Ok(Attached { image, place, bind })
     };
     fitted.map(attach).collect()
 }
@@ -112,9 +124,15 @@ pub(crate) fn attach(node: &Node) -> Result<Vec<String>> {
 /// to open files too, until it was checked. A remount is no way there: it is refused while a file is open for writing, and
 /// where only a bind mount is made read-only, whoever has a file open writes on.
 pub(crate) fn fail(node: &Node, disk: Disk) -> Result<()> {
-    let mounted = ["--noheadings", "--output=SOURCE", "--mountpoint"];
-    let device = command::run(Command::new("findmnt").args(mounted).arg(disk.place(node)))?;
-    let name = Path::new(device.trim()).file_name().unwrap_or_default();
+    let device = device(&disk.image(node))?;
+    let name = Path::new(&device).file_name().unwrap_or_default();
     let trigger = Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error");
     fs::write(&trigger, "1").map_err(Error::io("writing", &trigger))
+}
+
+/// The loop device of an image; nothing while it has none.
+fn device(image: &Path) -> Result<String> {
+    let named = ["--noheadings", "--output=NAME", "--associated"];
+    let devices = command::run(Command::new("losetup").args(named).arg(image))?;
+    Ok(devices.trim().to_owned())
 }

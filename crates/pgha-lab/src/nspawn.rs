@@ -26,18 +26,32 @@ pub(crate) fn inside(node: &Node) -> Result<Vec<Process>> {
     process::find(|process| process.namespace("pid") == Some(space))
 }
 
+/// Takes pairs of images and places up to `--`, and then what is to be run.
+const MOUNT_AND_RUN: &str = r#"
+options=$1; shift
+while [ "$1" != -- ]; do mount -o "$options" "$1" "$2"; shift 2; done
+shift
+exec "$@"
+"#;
+
 /// Mounts the disks and returns the command that starts process 1 on it.
 pub(crate) fn prepare(node: &Node, image: &Image) -> Result<Command> {
     mount::overlay(&image.root(), &node.dir())?;
     let mut shell = cgroup::command(&power::group(node), "setsid")?;
+    let disks = disk::attach(node)?;
+    shell.arg("--fork");
+    if !disks.is_empty() {
+        shell.args(["unshare", "--mount", "--propagation=private", "sh", "-ec", MOUNT_AND_RUN, "sh", disk::OPTIONS]);
+        shell.args(disks.iter().flat_map(|disk| [&disk.image, &disk.place])).arg("--");
+    }
     shell
-        .args(["--fork", "systemd-nspawn"])
+        .arg("systemd-nspawn")
         .args(["--quiet", "--boot", "--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off"])
         .arg(format!("--machine={}", node.name))
         .arg(format!("--directory={}", node.root().display()))
         .arg(format!("--network-namespace-path=/run/netns/{}", node.namespace()))
         .arg(format!("--capability={CAPABILITIES}"))
         .arg(format!("--bind-ro={}:/srv/packages", image.packages().display()))
-        .args(disk::attach(node)?);
+        .args(disks.iter().map(|disk| &disk.bind));
     Ok(shell)
 }
