@@ -248,6 +248,7 @@ mod tests {
             replicatefrom: None,
             nostream: false,
             standstill: Millis::from_secs(300),
+            torn: 0,
         }
     }
 

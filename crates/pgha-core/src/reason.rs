@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::lsn::Lsn;
 use crate::name::{NodeName, SystemId};
 use crate::observation::{Disk, JobKind};
 
@@ -206,6 +207,8 @@ reasons! {
     NoQuorum { votes: usize, needed: usize } = "no_quorum", Trouble, "there is no leader; only {votes} of {needed} other members are known not to be ahead of me";
     /// No leader.
     NotSynchronous = "not_synchronous", Calm, "there is no leader; I was not a synchronous standby and may lack commits";
+    /// No leader.
+    LacksConfirmed { confirmed: Lsn } = "lacks_confirmed", Trouble, "there is no leader; my WAL ends before {confirmed}, which I have confirmed: my data is older than it was";
     /// No leader.
     TooFarBehind = "too_far_behind", Trouble, "there is no leader; I am further behind than maximum_lag_on_failover";
     /// No leader.

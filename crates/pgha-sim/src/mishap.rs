@@ -1,9 +1,10 @@
 //! Mishaps: what people do to a cluster by mistake. Faults that no machine has by itself.
 
-use pgha_core::lsn::Timeline;
+use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::observation::{FailoverRequest, FailsafeRecord, Initialize, Past, Request, SyncRecord, Synchrony};
 
 use crate::model::postgres::{Data, Postgres, Server};
+use crate::model::wal::Position;
 use crate::model::zookeeper::{Damage, Tree, Write};
 use crate::scenario::{CALM, FIRST_FAULT, Fault, LAST_FAULT, LEADER, Planned};
 use crate::time::{Span, Time};
@@ -20,6 +21,8 @@ pub enum Mishap {
     WrongData(usize),
     /// A data directory cannot be read.
     Unreadable(usize),
+    /// A standby's host is restored from a copy that was made when this began.
+    Restored(usize),
 }
 
 /// What people put aside by mistake.
@@ -33,11 +36,23 @@ pub(crate) struct Aside {
     failsafe: Option<FailsafeRecord>,
     /// The right data directory, and whose it is.
     data: Option<(usize, Option<Data>)>,
+    /// The copy of a standby's disk.
+    copy: Option<Copy>,
+}
+
+/// A backup of a host.
+#[derive(Debug)]
+struct Copy {
+    member: usize,
+    data: Option<Data>,
+    past: Past,
+    /// Its host is being restored since then.
+    off: Option<Time>,
 }
 
 impl Default for Aside {
     fn default() -> Self {
-        Self { forgotten: Timeline(0), sync: None, failsafe: None, data: None }
+        Self { forgotten: Timeline(0), sync: None, failsafe: None, data: None, copy: None }
     }
 }
 
@@ -60,6 +75,7 @@ impl Mishap {
             Self::Damage(_) => self,
             Self::WrongData(member) => Self::WrongData(aim(member)),
             Self::Unreadable(member) => Self::Unreadable(aim(member)),
+            Self::Restored(member) => Self::Restored(aim(member)),
         }
     }
 }
@@ -78,7 +94,8 @@ pub fn planned(rng: &mut fastrand::Rng, members: usize, spare: usize) -> Vec<Pla
         };
         let member = if rng.bool() { LEADER } else { rng.usize(0..members) };
         let lasts = rng.u64(1000..60_000);
-        let mishap = match rng.u8(0..10) {
+        let mishap = match rng.u8(0..11) {
+            10 => Mishap::Restored(rng.usize(0..members)),
             0..=3 => Mishap::Namesake(member, if rng.u8(0..4) == 0 { Disk::Empty } else { Disk::Copied }),
             4 => Mishap::WrongData(member),
             5 => Mishap::Unreadable(member),
@@ -119,6 +136,7 @@ impl World {
             Mishap::Damage(damage) => self.damage(damage),
             Mishap::WrongData(member) => self.mistake_data(member),
             Mishap::Unreadable(member) => self.hosts[member].unreadable_until = until,
+            Mishap::Restored(member) => self.copy_disk(member),
         }
     }
 
@@ -129,6 +147,7 @@ impl World {
             Mishap::Damage(Damage::Sync) => self.restore_sync(),
             Mishap::Damage(Damage::Failsafe) => self.restore_failsafe(),
             Mishap::WrongData(member) => self.right_data(member),
+            Mishap::Restored(member) => self.restore_disk(member),
             Mishap::Damage(_) | Mishap::Unreadable(_) => true,
         }
     }
@@ -212,6 +231,44 @@ impl World {
             self.commit_tree(next);
         }
         can
+    }
+
+    fn copy_disk(&mut self, member: usize) {
+        let pg = &self.hosts[member].pg;
+        if self.aside.copy.is_none() && pg.server.as_ref().is_some_and(|server| !server.primary) {
+            self.aside.copy = Some(Copy { member, data: pg.data.clone(), past: pg.past, off: None });
+        }
+    }
+
+    /// It takes a while. Not done to a member that has led meanwhile, which would lack what only it had, nor with a copy that is
+    /// hardly older than the data: nobody can tell what was confirmed since the leader's last renewal.
+    fn restore_disk(&mut self, member: usize) -> bool {
+        let Some(copy) = self.aside.copy.take_if(|copy| copy.member == member) else { return true };
+        let pg = &self.hosts[member].pg;
+        let cluster = &self.zk.committed.cluster;
+        let leads = cluster.epoch.leader.as_ref() == Some(&self.names[member]);
+        let led = leads || copy.past != pg.past || pg.server.as_ref().is_some_and(|it| it.primary);
+        let lacks = |at: Position| cluster.lacks(&self.names[member], self.wal.timeline(at.branch), Lsn(at.lsn), 0);
+        let older = copy.data.as_ref().is_some_and(|data| lacks(data.at).is_some());
+        match copy.off {
+            None if led || !older => true,
+            None => {
+                self.power_off(member);
+                self.aside.copy = Some(Copy { off: Some(self.now), ..copy });
+                false
+            }
+            Some(since) if self.now.since(since) < Span::millis(2 * self.timing.ttl.0) => {
+                self.aside.copy = Some(copy);
+                false
+            }
+            Some(_) => {
+                if !led && older {
+                    self.hosts[member].pg.data = copy.data;
+                }
+                self.power_on(member);
+                true
+            }
+        }
     }
 
     fn mistake_data(&mut self, member: usize) {

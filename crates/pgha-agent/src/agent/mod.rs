@@ -118,6 +118,7 @@ impl Agent {
             replicatefrom: config.tags.replicatefrom.clone(),
             nostream: config.tags.nostream,
             standstill: STANDSTILL,
+            torn: TORN,
             watchdog_required: config.watchdog.mode == pgha_core::config::WatchdogMode::Required,
         };
         let agent = Self {
@@ -397,6 +398,9 @@ impl Agent {
 
 /// Longer than a replay that waits for a query or for its own delay commonly stands still.
 const STANDSTILL: Millis = Millis::from_secs(300);
+
+/// A segment: few records are longer than a hundredth of that.
+const TORN: u64 = 16 << 20;
 
 /// systemd's patience is [`Timing::hung_after`], 3 s at least; turns may be further apart than that.
 const PING: Duration = Duration::from_secs(1);

@@ -57,6 +57,10 @@ pub struct Settings {
     pub nostream: bool,
     /// A standby that gets nothing for so long, from a leader that answers, gets nothing at all.
     pub standstill: Millis,
+    /// A record that was received in part is not seen after a restart: a member may end so many bytes before what it has
+    /// confirmed, and lack nothing that anybody waited for.
+    #[serde(default)]
+    pub torn: u64,
 }
 
 /// What one decision leaves for the next. Lost when the agent restarts, but for [`Electorate`]; nothing of it is needed for
@@ -122,6 +126,8 @@ pub struct Memory {
     pub parting: Option<Parting>,
     /// Since when ZooKeeper has answered every time.
     pub answered_since: Option<Instant>,
+    /// When a leader was last on record.
+    pub leader_seen: Option<Instant>,
     /// For a leader: it has ordered a change of the synchronous record while that was of this version. As long as it is, that
     /// write may still arrive, however old it is.
     pub sync_ordered: Option<i32>,
@@ -472,8 +478,11 @@ fn lapses_at(settings: &Settings, memory: &Memory, obs: &Observation, cluster: &
     let timing = &settings.timing;
     let answered = memory.answered_since?;
     if cluster.leader.is_none() {
-        // Its session is gone, and with it the time that it had to come back.
-        return Some(obs.pulse.map_or(answered, |pulse| pulse.seen) + timing.eviction());
+        // Its session is gone, and with it the time that it had to come back. Where somebody has deleted the epoch as well
+        // nobody can tell whose sign of life the newest is.
+        let seen = || memory.leader_seen.unwrap_or(answered).max(answered);
+        let heard = obs.pulse.map_or_else(seen, |pulse| pulse.seen);
+        return Some(heard + timing.eviction());
     }
     let synchronous = cluster_settings(cluster).is_synchronous() && cluster.sync.leader.is_some();
     let grace = if synchronous { Millis(0) } else { timing.heartbeat + timing.heartbeat };
@@ -563,6 +572,9 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
     }
     if let Dcs::Seen(cluster) = &obs.dcs {
         memory.answered_since.get_or_insert(obs.now);
+        if cluster.leader.is_some() {
+            memory.leader_seen = Some(obs.now);
+        }
         memory.reserved = memory.reserved.max(cluster.history.reserved);
         memory.epoch_version = memory.epoch_version.max(cluster.epoch.version);
         // One that was slept through was another vacancy.

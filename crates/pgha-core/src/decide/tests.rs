@@ -34,6 +34,7 @@ fn settings() -> Settings {
         replicatefrom: None,
         nostream: false,
         standstill: Millis::from_secs(30),
+        torn: 16,
     }
 }
 
@@ -1389,4 +1390,26 @@ fn who_may_be_waited_for_copies_from_the_leader() {
     assert_eq!(source(&asynchronous, replaced()).as_deref(), Some("third"));
     all.config = Some(ClusterSettings::default());
     assert_eq!(source(&all, replaced()).as_deref(), Some("third"));
+}
+
+/// A standby that ends before what it has confirmed was restored from a copy, or its disk was replaced.
+#[test]
+fn who_lacks_what_it_has_confirmed_neither_leads_nor_votes() {
+    let mut all = cluster(None);
+    all.sync.leader = Some(name("peer"));
+    all.sync.standbys = [name("me")].into();
+    all.positions_on = Some(Timeline(1));
+    // Ends at 1000, and a record that was torn may be 16 long.
+    for (confirmed, led) in [(1000, true), (1016, true), (1017, false)] {
+        all.slot_positions = [(name("me").slot(), Lsn(confirmed))].into();
+        let led_to = said(&observe(all.clone(), standby()))[0].clone();
+        assert_eq!(led_to, if led { "taking_leadership" } else { "lacks_confirmed" }, "{confirmed}");
+    }
+    // An operator may know better.
+    all.failover = Some(FailoverRequest { leader: None, candidate: Some(name("me")), later: false, version: 1 });
+    assert_eq!(said(&observe(all.clone(), standby()))[0], "taking_leadership");
+    all.failover = None;
+    // What another timeline's leader wrote tells nothing about this one.
+    all.positions_on = Some(Timeline(0));
+    assert_eq!(said(&observe(all.clone(), standby()))[0], "taking_leadership");
 }

@@ -160,6 +160,11 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
     if synchronous && !forced && !in_sync {
         return view.say(Reason::NotSynchronous, vec![]);
     }
+    let torn = view.settings.torn;
+    let lacking = cluster.lacks(view.me(), running.timeline, standby.position(), torn).filter(|_| !forced);
+    if let Some(confirmed) = lacking.filter(|_| synchronous) {
+        return view.say(Reason::LacksConfirmed { confirmed }, vec![]);
+    }
     // Whom an operator has made the leader over the head of the newest timeline, and who was lost before its own began:
     // nobody else may lead by the record. A restartpoint that is ordered has its time before that.
     let on_record = synchronous && led_last && cluster.sync.leader.as_ref() == Some(view.me());
@@ -215,7 +220,9 @@ fn race(mut view: View<'_>, cluster: &Cluster, running: &Running, standby: &Stan
         let gone = view.memory.vacant_since.unwrap_or(view.now());
         let votes = answers.positions.iter().filter(|(name, voter)| {
             let behind = voter.timeline <= mine.0 && voter.position <= mine.1 && voter.looked >= gone;
-            behind && voter.complete && voter.detached && *name != view.me() && cluster.sync.standbys.contains(*name)
+            let lacks = || cluster.lacks(name, voter.timeline, voter.position, torn).is_some();
+            let has_left = voter.complete && voter.detached;
+            behind && has_left && *name != view.me() && cluster.sync.standbys.contains(*name) && !lacks()
         });
         let votes = votes.count();
         if votes < needed {

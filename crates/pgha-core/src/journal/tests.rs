@@ -36,6 +36,7 @@ fn head() -> Head {
         replicatefrom: Some(name("db-2")),
         nostream: true,
         standstill: Millis(1500),
+        torn: 16 << 20,
     };
     Head::new(at(0), at(-7), settings)
 }

@@ -177,6 +177,7 @@ impl World {
             nofailover: self.scenario.nofailover == Some(member),
             failover_priority: if self.scenario.preferred == Some(member) { 2 } else { 1 },
             standstill: Millis::from_secs(20),
+            torn: 0,
             watchdog_required: self.scenario.without_watchdog.is_some(),
             replicatefrom: self.scenario.relayed(member).map(|relay| self.names[relay].clone()),
             nostream: self.scenario.nostream == Some(member),
