@@ -114,6 +114,23 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// What a leader on `timeline` that finds `positions` says of its slots. Who is on record stays bound to what it has
+    /// confirmed, also while it is away, or back with less.
+    pub fn positions_from(
+        &self,
+        timeline: Timeline,
+        positions: impl IntoIterator<Item = (SlotName, Lsn)>,
+    ) -> BTreeMap<SlotName, Lsn> {
+        let recorded = self.sync.standbys.iter().filter(|_| self.positions_on == Some(timeline)).map(NodeName::slot);
+        let bound = recorded.filter_map(|slot| self.slot_positions.get(&slot).map(|position| (slot, *position)));
+        let mut furthest = BTreeMap::<SlotName, Lsn>::new();
+        for (slot, position) in positions.into_iter().chain(bound) {
+            let known = furthest.entry(slot).or_insert(position);
+            *known = position.max(*known);
+        }
+        furthest
+    }
+
     /// What a member has confirmed to the leader, or as the leader has flushed, by the last renewal, where the member's WAL, which ends at `position` of
     /// `timeline`, lacks more of it than `torn`. What it has flushed it does not lose, unless its disk was replaced, or its
     /// host restored from a copy: its word is worth nothing before it has caught up again.

@@ -208,7 +208,7 @@ reasons! {
     /// No leader.
     NotSynchronous = "not_synchronous", Calm, "there is no leader; I was not a synchronous standby and may lack commits";
     /// No leader.
-    LacksConfirmed { confirmed: Lsn } = "lacks_confirmed", Trouble, "there is no leader; my WAL ends before {confirmed}, which I have confirmed: my data is older than it was";
+    LacksConfirmed { confirmed: Lsn } = "lacks_confirmed", Trouble, "there is no leader; I have less than {confirmed}, which I have confirmed: I am still replaying, or my data is older than it was";
     /// No leader.
     TooFarBehind = "too_far_behind", Trouble, "there is no leader; I am further behind than maximum_lag_on_failover";
     /// No leader.

@@ -188,21 +188,22 @@ impl Agent {
         };
         let mut status = seen.documents.status.clone();
         if let Some((heartbeat, RoleSeen::Primary(primary))) = seen.heartbeat.as_ref().map(|it| (it, &it.role)) {
-            let own = (self.settings.me.slot().to_string(), primary.flushed);
+            let own = (self.settings.me.slot(), primary.flushed);
             let senders = primary.senders.iter().filter_map(|sender| {
                 let name = NodeName::try_from(sender.name.as_str()).ok()?;
-                Some((name.slot().to_string(), sender.flushed))
+                Some((name.slot(), sender.flushed))
             });
             let slots = &primary.slots;
             let permanent = cluster.config.iter().flat_map(|config| config.permanent_slots.keys()).filter_map(|name| {
                 let slot = slots.physical.get(name).or_else(|| slots.logical.get(name))?;
                 // A logical slot that is being made has none yet.
                 (slot.position != Lsn::INVALID && !slot.spoilt).then_some(())?;
-                Some((name.to_string(), slot.position))
+                Some((name.clone(), slot.position))
             });
+            let positions = cluster.positions_from(heartbeat.timeline, senders.chain([own]).chain(permanent));
             status = Status {
                 optime: primary.flushed,
-                slots: senders.chain([own]).chain(permanent).collect::<BTreeMap<String, Lsn>>(),
+                slots: positions.into_iter().map(|(slot, position)| (slot.to_string(), position)).collect(),
                 pgha_timeline: Some(heartbeat.timeline),
                 ..status
             };
@@ -236,8 +237,10 @@ impl Agent {
                 _ => Some(0),
             };
             let mut documents = vec![Document { path, data, expect }];
-            if let Some(heartbeat) = seen.heartbeat.as_ref().filter(|_| cluster.history.newest.is_none()) {
-                // From here on a record that is not there is one that was lost.
+            let first = seen.heartbeat.as_ref().filter(|heartbeat| heartbeat.timeline == Timeline(1));
+            if let Some(heartbeat) = first.filter(|_| cluster.history.newest.is_none()) {
+                // From here on a record that is not there is one that was lost. What came before a later timeline is recorded
+                // with the history.
                 let (newest, reserved) = (heartbeat.timeline, Some(heartbeat.timeline));
                 documents.push(self.timelines_document(&Timelines { newest, reserved, ..timelines(seen) }, seen));
             }

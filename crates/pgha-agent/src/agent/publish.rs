@@ -156,9 +156,11 @@ impl Agent {
             epoch: leader.map(|cluster| cluster.epoch.epoch),
             writable: matches!(seen.heartbeat.as_ref().map(|it| &it.role), Some(RoleSeen::Primary(_)))
                 && !ending
-                // Until the cluster is on record, another may still make it. Who led it before this agent began knows that it
-                // is, and serves on while ZooKeeper is silent.
-                && (documents.system_id.is_some() || leader.is_none() && !observation.past.unrecorded),
+                // Until the cluster is on record, another may still make it. Whom to ask is known of one that is; and an agent
+                // that ZooKeeper has not answered yet goes by what the one before it has seen.
+                && (documents.system_id.is_some()
+                    || !self.memory.electorate.is_empty()
+                    || self.dcs_seen.is_none() && !observation.past.unrecorded),
             stopping: self.context.stopping.clone(),
             running: seen.heartbeat.is_some(),
             reason: self.reason.clone(),

@@ -1405,6 +1405,14 @@ fn who_lacks_what_it_has_confirmed_neither_leads_nor_votes() {
         let led_to = said(&observe(all.clone(), standby()))[0].clone();
         assert_eq!(led_to, if led { "taking_leadership" } else { "lacks_confirmed" }, "{confirmed}");
     }
+    // Its leader does not forget that while it is on record: not while it is away, nor when it is back with less.
+    let bound = |all: &Cluster, timeline, found| all.positions_from(timeline, found).get(&name("me").slot()).copied();
+    let back = || vec![(name("me").slot(), Lsn(500))];
+    assert_eq!(bound(&all, Timeline(1), vec![]), Some(Lsn(1017)));
+    assert_eq!(bound(&all, Timeline(1), back()), Some(Lsn(1017)));
+    assert_eq!(bound(&all, Timeline(2), back()), Some(Lsn(500)), "of another timeline");
+    let unrecorded = Cluster { sync: SyncRecord::default(), ..all.clone() };
+    assert_eq!(bound(&unrecorded, Timeline(1), back()), Some(Lsn(500)));
     // An operator may know better.
     all.failover = Some(FailoverRequest { leader: None, candidate: Some(name("me")), later: false, version: 1 });
     assert_eq!(said(&observe(all.clone(), standby()))[0], "taking_leadership");

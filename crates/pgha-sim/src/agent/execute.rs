@@ -279,7 +279,12 @@ impl World {
                 let slot = slots.physical.get(&consumer.slot).or_else(|| slots.logical.get(&consumer.slot))?;
                 (slot.position != Lsn::INVALID && !slot.spoilt).then(|| (consumer.slot.clone(), slot.position))
             });
-            return (primary.flushed, senders.chain([own]).chain(permanent).collect(), Some(running.timeline));
+            let found = senders.chain([own]).chain(permanent);
+            let slots = match agent.seen.as_ref().map(|tree| &tree.cluster) {
+                Some(cluster) => cluster.positions_from(running.timeline, found),
+                None => found.collect(),
+            };
+            return (primary.flushed, slots, Some(running.timeline));
         }
         let told = agent.seen.as_ref().map(|tree| &tree.cluster);
         told.map(|it| (it.optime, it.slot_positions.clone(), it.positions_on)).unwrap_or_default()
