@@ -249,7 +249,10 @@ impl World {
         let leads = cluster.epoch.leader.as_ref() == Some(&self.names[member]);
         let led = leads || copy.past != pg.past || pg.server.as_ref().is_some_and(|it| it.primary);
         let lacks = |at: Position| cluster.lacks(&self.names[member], self.wal.timeline(at.branch), Lsn(at.lsn), 0);
-        let older = copy.data.as_ref().is_some_and(|data| lacks(data.at).is_some());
+        let confirmed = copy.data.as_ref().and_then(|data| lacks(data.at));
+        let older = confirmed.is_some();
+        // All that it has confirmed, in the end.
+        let known = confirmed.is_some_and(|known| pg.data.as_ref().is_none_or(|data| data.at.lsn <= known.0));
         match copy.off {
             None if led || !older => true,
             None => {
@@ -262,7 +265,7 @@ impl World {
                 false
             }
             Some(_) => {
-                if !led && older {
+                if !led && known {
                     self.hosts[member].pg.data = copy.data;
                 }
                 self.power_on(member);
