@@ -139,7 +139,7 @@ fn wal_of(dir: &Path) -> Vec<(PathBuf, u64)> {
 }
 
 /// Counts what is there, for `/metrics`, which must not wait for a disk.
-fn measure(context: &Context) {
+pub(crate) fn measure(context: &Context) {
     let dirs = directories(&context.config.state_dir);
     let bytes = dirs.iter().flat_map(|dir| wal_of(dir)).map(|(_, bytes)| bytes).sum();
     context.quarantined.store(bytes, Ordering::Relaxed);

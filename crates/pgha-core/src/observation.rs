@@ -131,9 +131,9 @@ impl Cluster {
         furthest
     }
 
-    /// What a member has confirmed to the leader, or as the leader has flushed, by the last renewal, where the member's WAL, which ends at `position` of
-    /// `timeline`, lacks more of it than `torn`. What it has flushed it does not lose, unless its disk was replaced, or its
-    /// host restored from a copy: its word is worth nothing before it has caught up again.
+    /// What a member had confirmed to the leader, or as the leader had flushed, by the last renewal, where its WAL, which ends
+    /// at `position` of `timeline`, lacks more than `torn` bytes of that. What it has flushed it does not lose, unless its disk
+    /// was replaced, or its host restored from a copy: its word is worth nothing before it has caught up again.
     pub fn lacks(&self, member: &NodeName, timeline: Timeline, position: Lsn, torn: u64) -> Option<Lsn> {
         let confirmed = *self.slot_positions.iter().find(|(slot, _)| member.owns(slot))?.1;
         let same = self.positions_on.is_some_and(|on| timeline <= on);

@@ -242,7 +242,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::facts::{ClockAhead, DiskFact, ListenerFact};
+    use crate::facts::{ClockAhead, DiskFact, ListenerFact, UnitFact};
     use crate::inventory;
     use crate::resource::Content;
 
@@ -315,6 +315,29 @@ mod tests {
             let what = found(change);
             assert!(what.iter().any(|what| what.contains(expected)), "{expected}: {what:?}");
         }
+    }
+
+    #[test]
+    fn a_port_that_systemd_keeps_for_an_agent_is_not_in_use() {
+        let kept = |facts: &mut Facts| {
+            facts.listeners.push(ListenerFact {
+                address: "0.0.0.0".to_owned(),
+                port: 8008,
+                process: "systemd".to_owned(),
+                unit: String::new(),
+            });
+        };
+        assert!(
+            found(kept).iter().any(|what| what.contains("port 8008 is in use by systemd")),
+            "some other socket unit"
+        );
+        // It is between two starts.
+        let ours = |facts: &mut Facts| {
+            kept(facts);
+            let unit = UnitFact { load: "loaded".to_owned(), active: "activating".to_owned(), ..UnitFact::default() };
+            facts.units.insert("pgha-agent.service".to_owned(), unit);
+        };
+        assert_eq!(found(ours), [""; 0]);
     }
 
     #[test]

@@ -234,7 +234,8 @@ impl Eye {
             let as_primary = memory.was_primary || !signal;
             Postgres::Starting { since: memory.since, as_primary }
         };
-        if Postmaster::says_starting(data_dir) {
+        // One that has answered does not say so any more.
+        if self.memory.answered.is_none() && Postmaster::says_starting(data_dir) {
             return (starting(&self.memory), None);
         }
         let error = match self.connection.heartbeat().await {

@@ -84,7 +84,11 @@ fn document(api: &Api, published: &Published, path: &str) -> Option<Response> {
     Some(match path {
         "/patroni" => text_of(StatusCode::OK, published.status_text.clone()),
         "/pgha" => json(StatusCode::OK, &pgha_status(published)),
-        "/pgha/discarded" => json(StatusCode::OK, &quarantine::listed(&api.context.config.state_dir)),
+        "/pgha/discarded" => {
+            // Somebody may have deleted some of it.
+            quarantine::measure(&api.context);
+            json(StatusCode::OK, &quarantine::listed(&api.context.config.state_dir))
+        }
         "/cluster" => json(StatusCode::OK, &cluster(api, published)),
         "/failsafe" if documents.failsafe.0.is_empty() => StatusCode::BAD_GATEWAY.into_response(),
         "/failsafe" => json(StatusCode::OK, &documents.failsafe),
