@@ -7,7 +7,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::files;
+use pgha_guard::files;
+
 use crate::postgres::numbers;
 
 /// Puts `segment` into `archive`. One that is already there with the same content is fine.

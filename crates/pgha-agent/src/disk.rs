@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use pgha_core::observation::Disk;
 use pgha_core::time::{Instant, Millis};
-
-use crate::clock;
+use pgha_guard::clock;
 
 /// While all is well: each try is a write that the disk has to take.
 const CALM: Duration = Duration::from_secs(5);

@@ -2,15 +2,11 @@
 
 mod agent;
 mod archive;
-mod clock;
 mod context;
 mod dcs;
 mod disk;
-mod files;
-mod guard;
 mod jobs;
 mod journal;
-mod lease_file;
 mod past;
 mod postgres;
 mod promise;
@@ -19,7 +15,6 @@ mod rest;
 mod systemd;
 mod watchdog;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,7 +22,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pgha_core::config::{Config, Supervisor};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use pgha_guard::{clock, heartbeat, program};
 
 use crate::context::Context;
 
@@ -46,14 +41,6 @@ struct Cli {
 enum Command {
     /// Run the agent (the service pgha-agent does this).
     Run {
-        /// Configuration file.
-        #[arg(long, default_value = "/etc/pgha/agent.toml")]
-        config: PathBuf,
-    },
-    /// Run the dead-man's switch (the service pgha-guard does this).
-    ///
-    /// Kills PostgreSQL when the lease is over and nobody else has done it.
-    Guard {
         /// Configuration file.
         #[arg(long, default_value = "/etc/pgha/agent.toml")]
         config: PathBuf,
@@ -90,67 +77,18 @@ enum ArchiveCommand {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command {
-        Command::Run { config: path } => load(&path).map_or_else(refuse, |config| outcome(run(config, &path))),
-        Command::Guard { config } => load(&config).map_or_else(refuse, |config| {
-            log();
-            outcome(guard::run(&config))
-        }),
-        Command::CheckConfig { config } => load(&config).map_or_else(refuse, |_| ExitCode::SUCCESS),
-        Command::Archive { command } => outcome(match command {
+    match Cli::parse().command {
+        Command::Run { config: path } => program::with_config(&path, |config| run(config, &path)),
+        Command::CheckConfig { config } => program::with_config(&config, |_| Ok(())),
+        Command::Archive { command } => program::outcome(match command {
             ArchiveCommand::Put { archive, segment } => archive::put(&archive, &segment),
             ArchiveCommand::Get { archived, target } => archive::get(&archived, &target),
         }),
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the last word of a program that ends")]
-fn outcome(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("pgha-agent: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// A configuration that cannot be used: exit code 2.
-#[expect(clippy::print_stderr, reason = "the last word of a program that ends")]
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_or_else wants")]
-fn refuse(error: anyhow::Error) -> ExitCode {
-    eprintln!("pgha-agent: {error:#}");
-    ExitCode::from(2)
-}
-
-fn load(path: &std::path::Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Config::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-}
-
-/// One line per event on standard error; the journal adds the time itself.
-fn log() {
-    use tracing_subscriber::prelude::*;
-    let asked = std::env::var("PGHA_LOG").ok().and_then(|filter| filter.parse().ok());
-    let filter: Targets = asked.unwrap_or_else(|| {
-        let quiet = [("zookeeper_client", LevelFilter::WARN), ("zbus", LevelFilter::WARN)];
-        Targets::new().with_default(LevelFilter::INFO).with_targets(quiet)
-    });
-    let lines = tracing_subscriber::fmt::layer()
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        registry.with(lines.without_time()).init();
-    } else {
-        registry.with(lines).init();
-    }
-}
-
 fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
-    log();
+    program::log(&["zookeeper_client", "zbus"]);
     // A page fault on a full or hung disk must not stand between a primary and its renewal.
     if let Err(error) = nix::sys::mman::mlockall(nix::sys::mman::MlockAllFlags::all()) {
         tracing::warn!(%error, "cannot lock the agent's memory; set LimitMEMLOCK=infinity");
@@ -158,8 +96,8 @@ fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
     let context = Arc::new(Context::open(config)?);
     // Without systemd there is no service pgha-guard.
     let direct = context.config.postgres.supervisor == Supervisor::Direct;
-    if direct && !guard::is_alive(&context.config.run_dir, clock::now()) {
-        guard::spawn(path).context("cannot start the guard")?;
+    if direct && !heartbeat::is_alive(&context.config.run_dir, clock::now()) {
+        heartbeat::spawn(path).context("cannot start the guard")?;
     }
     // One thread for the loop and all that it waits for: handing answers from thread to thread costs more than they do.
     let runtime = tokio::runtime::Builder::new_current_thread().thread_stack_size(512 << 10).enable_all().build()?;
@@ -174,7 +112,7 @@ fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
     );
     let ended = runtime.block_on(agent.run(inbox));
     if ended.is_ok() && direct {
-        guard::end(&context.config.run_dir);
+        heartbeat::end(&context.config.run_dir);
     }
     // A read of a dead disk may never come back; the process does not wait for it.
     runtime.shutdown_background();

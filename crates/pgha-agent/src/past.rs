@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use pgha_core::lsn::Timeline;
 use pgha_core::name::Epoch;
 use pgha_core::observation::Past;
+use pgha_guard::files;
 use serde::{Deserialize, Serialize};
-
-use crate::files;
 
 /// The record and its file.
 #[derive(Debug)]

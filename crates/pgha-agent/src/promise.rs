@@ -11,8 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pgha_core::name::{Epoch, NodeName};
 use pgha_core::observation::{Observation, Promise};
 use pgha_core::time::{Instant, Millis};
-
-use crate::{clock, files};
+use pgha_guard::{clock, files};
 
 /// What was promised, and whether anything may be.
 #[derive(Debug)]

@@ -16,12 +16,12 @@ use anyhow::Context as _;
 use pgha_core::lsn::{Lsn, Segment, Timeline};
 use pgha_core::waldump::{Changes, Relation, Tally};
 use pgha_core::wire::rest::{Discarded, DiscardedList, DiscardedTransaction};
+use pgha_guard::files;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::task::JoinHandle;
 
 use crate::context::Context;
-use crate::files;
 use crate::postgres::query::Connection;
 
 /// For how long the names of tables are waited for, which only a running Postgres knows.

@@ -105,7 +105,7 @@ fn machine(host: &Host, facts: &Facts, programs: &Programs, findings: &mut Findi
         findings.refuse(
             host,
             format!("the host is {}, but pgha-agent is built for {machine}", facts.machine),
-            "build it for the host and name it with --agent-binary",
+            "build the programs for the host and name their directory with --programs",
         );
     }
 }
@@ -270,8 +270,12 @@ mod tests {
     /// What is found when the facts of host `a` are changed.
     fn found(change: impl FnOnce(&mut Facts)) -> Vec<String> {
         let cluster = inventory::parse("t", INVENTORY).unwrap();
-        let programs =
-            Programs { agent: Content::new(Vec::new()), pghactl: Content::new(Vec::new()), machine: Some("x86_64") };
+        let programs = Programs {
+            agent: Content::new(Vec::new()),
+            guard: Content::new(Vec::new()),
+            pghactl: Content::new(Vec::new()),
+            machine: Some("x86_64"),
+        };
         let mut facts = BTreeMap::from([("a".to_owned(), good("a")), ("b".to_owned(), good("b"))]);
         change(facts.get_mut("a").unwrap());
         let findings = judge(&cluster, &programs, &facts);

@@ -55,13 +55,9 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) accept_host_key: bool,
 
-    /// The pgha-agent to install [default: beside pgha-install]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) agent_binary: Option<PathBuf>,
-
-    /// The pghactl to install [default: beside pgha-agent, else beside pgha-install]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) pghactl_binary: Option<PathBuf>,
+    /// Where the pgha-agent, pgha-guard and pghactl to install are [default: beside pgha-install]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) programs: Option<PathBuf>,
 
     /// Print events as JSON, one object per line
     #[arg(long)]

@@ -46,8 +46,7 @@ fn prepare(cli: &Cli) -> Result<Wanted, Early> {
     let early = |code: u8, error: &dyn std::fmt::Display| Early { code, message: format!("error: {error}") };
     // A report of what is wrong with the inventory draws its own heads.
     let cluster = inventory::load(&cli.inventory).map_err(|error| Early { code: USAGE, message: error.to_string() })?;
-    let programs = Programs::load(cli.agent_binary.as_deref(), cli.pghactl_binary.as_deref())
-        .map_err(|error| early(USAGE, &error))?;
+    let programs = Programs::load(cli.programs.as_deref()).map_err(|error| early(USAGE, &error))?;
     Ok(Wanted {
         secrets: Secrets::load(&cli.inventory, &cluster).map_err(|error| early(FAILED, &error))?,
         pki: Pki::load(&cli.inventory, &cluster).map_err(|error| early(FAILED, &error))?,

@@ -10,6 +10,8 @@ use crate::resource::Content;
 pub struct Programs {
     /// `pgha-agent`.
     pub agent: Content,
+    /// `pgha-guard`.
+    pub guard: Content,
     /// `pghactl`.
     pub pghactl: Content,
     /// What the kernel calls the machine that they are for (`uname -m`).
@@ -20,12 +22,10 @@ pub struct Programs {
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// It cannot be read.
-    #[error("cannot read {}: {source}; name it with {flag}, or put it beside pgha-install", path.display())]
+    #[error("cannot read {}: {source}; put it beside pgha-install, or name its directory with --programs", path.display())]
     Unreadable {
         /// Where it was looked for.
         path: PathBuf,
-        /// The flag that says where it is.
-        flag: &'static str,
         /// Why.
         source: io::Error,
     },
@@ -35,41 +35,36 @@ pub enum ProgramError {
         /// The file.
         path: PathBuf,
     },
-    /// The two are for different machines.
-    #[error("pgha-agent and pghactl are built for different machines")]
-    Mixed,
+    /// They are for different machines.
+    #[error("the programs in {} are built for different machines", directory.display())]
+    Mixed {
+        /// Where they are.
+        directory: PathBuf,
+    },
 }
 
 impl Programs {
-    /// Reads both; without a path each is looked for beside the installer.
-    pub fn load(agent: Option<&Path>, pghactl: Option<&Path>) -> Result<Self, ProgramError> {
-        let beside = |name: &str| {
-            std::env::current_exe()
+    /// Reads them from a directory; without one from where the installer is.
+    pub fn load(directory: Option<&Path>) -> Result<Self, ProgramError> {
+        let directory = match directory {
+            Some(directory) => directory.to_owned(),
+            None => std::env::current_exe()
                 .ok()
-                .and_then(|own| own.parent().map(|parent| parent.join(name)))
-                .unwrap_or_else(|| PathBuf::from(name))
+                .and_then(|own| own.parent().map(Path::to_owned))
+                .unwrap_or_else(|| PathBuf::from(".")),
         };
-        let path = agent.map_or_else(|| beside("pgha-agent"), Path::to_owned);
-        let (agent, machine) = read(&path, "--agent-binary")?;
-        let path = match pghactl {
-            Some(path) => path.to_owned(),
-            None => path
-                .parent()
-                .map(|parent| parent.join("pghactl"))
-                .filter(|path| path.exists())
-                .unwrap_or_else(|| beside("pghactl")),
-        };
-        let (pghactl, other) = read(&path, "--pghactl-binary")?;
-        if machine != other {
-            return Err(ProgramError::Mixed);
+        let (agent, machine) = read(&directory.join("pgha-agent"))?;
+        let (guard, guards) = read(&directory.join("pgha-guard"))?;
+        let (pghactl, pghactls) = read(&directory.join("pghactl"))?;
+        if machine != guards || machine != pghactls {
+            return Err(ProgramError::Mixed { directory });
         }
-        Ok(Self { agent, pghactl, machine })
+        Ok(Self { agent, guard, pghactl, machine })
     }
 }
 
-fn read(path: &Path, flag: &'static str) -> Result<(Content, Option<&'static str>), ProgramError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| ProgramError::Unreadable { path: path.to_owned(), flag, source })?;
+fn read(path: &Path) -> Result<(Content, Option<&'static str>), ProgramError> {
+    let bytes = std::fs::read(path).map_err(|source| ProgramError::Unreadable { path: path.to_owned(), source })?;
     if !bytes.starts_with(b"\x7fELF") {
         return Err(ProgramError::Foreign { path: path.to_owned() });
     }

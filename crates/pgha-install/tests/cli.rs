@@ -18,9 +18,13 @@ fn run(directory: &Path, inventory: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn own() -> &'static str {
-    // Any ELF program will do where no host is reached.
-    env!("CARGO_BIN_EXE_pgha-install")
+/// A directory with the programs to install. Any ELF program will do where no host is reached.
+fn programs() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["pgha-agent", "pgha-guard", "pghactl"] {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pgha-install"), directory.path().join(name)).unwrap();
+    }
+    directory
 }
 
 fn left_behind(directory: &Path) -> Vec<String> {
@@ -41,19 +45,20 @@ fn a_bad_inventory_is_status_2() {
 }
 
 #[test]
-fn a_missing_agent_is_status_2_and_names_its_flag() {
-    let directory = tempfile::tempdir().unwrap();
-    let output = run(directory.path(), INVENTORY, &["--agent-binary", "/nowhere/pgha-agent"]);
+fn a_missing_program_is_status_2_and_names_the_flag() {
+    let (directory, programs) = (tempfile::tempdir().unwrap(), programs());
+    let missing = programs.path().join("pgha-guard");
+    std::fs::remove_file(&missing).unwrap();
+    let output = run(directory.path(), INVENTORY, &["--programs", programs.path().to_str().unwrap()]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("cannot read /nowhere/pgha-agent") && said.contains("--agent-binary"), "{said}");
+    assert!(said.contains(&format!("cannot read {}", missing.display())) && said.contains("--programs"), "{said}");
 }
 
 #[test]
 fn an_unreachable_host_is_status_1_and_leaves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let arguments = ["--agent-binary", own(), "--pghactl-binary", own()];
-    let output = run(directory.path(), INVENTORY, &arguments);
+    let (directory, programs) = (tempfile::tempdir().unwrap(), programs());
+    let output = run(directory.path(), INVENTORY, &["--programs", programs.path().to_str().unwrap()]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("a: connect: no connection to 127.0.0.1 port 1"), "{said}");

@@ -177,6 +177,15 @@ impl World {
 
     fn stop_namesake(&mut self, member: usize) -> bool {
         let Some(spare) = self.namesake else { return true };
+        let barred = self.scenario.nofailover;
+        let others = || (0..self.scenario.members).filter(|host| barred != Some(*host));
+        let whole = |host: &usize| self.hosts[*host].pg.data.as_ref().is_some_and(|data| !data.damaged);
+        let successor = others().find(|host| *host == member && whole(host)).or_else(|| others().find(whole));
+        let leads = self.zk.committed.leader.is_some_and(|(leader, _)| leader == spare);
+        if leads && successor.is_none() && others().any(|host| host != member) {
+            // Somebody has to have a copy of what it serves first.
+            return false;
+        }
         self.power_off(spare);
         let serves = |host: usize| self.hosts[host].pg.server.as_ref().is_some_and(Server::writable);
         if self.zk.committed.leader.is_some_and(|(leader, _)| leader != spare && serves(leader)) {
@@ -184,7 +193,7 @@ impl World {
             return true;
         }
         // It may have led, and what it began is nowhere else: the others would wait for it for ever.
-        let candidate = Some(&self.names[member]);
+        let candidate = Some(&self.names[successor.unwrap_or(member)]);
         let asked = |request: &FailoverRequest| request.leader.is_none() && request.candidate.as_ref() == candidate;
         if !self.zk.committed.cluster.failover.as_ref().is_some_and(asked) {
             let candidate = candidate.cloned();

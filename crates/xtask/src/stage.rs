@@ -11,7 +11,7 @@ use crate::{packages, shell};
 /// The cluster.
 pub(crate) const INVENTORY: &str = "inventory/lab.toml";
 /// What runs on the hosts, what installs it, and what operators use.
-pub(crate) const PROGRAMS: [&str; 3] = ["pgha-agent", "pgha-install", "pghactl"];
+pub(crate) const PROGRAMS: [&str; 4] = ["pgha-agent", "pgha-guard", "pgha-install", "pghactl"];
 
 /// Which cluster a chore works on, and what becomes of it.
 #[derive(Args)]

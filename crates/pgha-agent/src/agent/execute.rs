@@ -15,14 +15,14 @@ use pgha_core::observation::{Dcs, JobKind, PeerAnswers, PeerPosition, PermanentS
 use pgha_core::time::Millis;
 use pgha_core::wire::rest::FailsafeBody;
 use pgha_core::wire::{self, FailoverRequest, HistoryLine, Status, SyncState, Timelines};
+use pgha_guard::clock;
+use pgha_guard::postmaster::Postmaster;
 
 use super::observe::{Seen, upstream};
 use super::{Agent, patience};
-use crate::clock;
 use crate::dcs::{DcsError, Document, Write};
 use crate::jobs::{self, Job};
 use crate::postgres::conf::Upstream;
-use crate::postgres::process::Postmaster;
 use crate::postgres::query::{Connection, RoleSeen};
 use crate::quarantine::Parting;
 
@@ -127,7 +127,7 @@ impl Agent {
                 if self.removal.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                     let old = self.context.old_data_dir();
                     self.removal = Some(tokio::task::spawn_blocking(move || {
-                        if let Err(error) = crate::files::remove(&old) {
+                        if let Err(error) = pgha_guard::files::remove(&old) {
                             tracing::warn!(dir = %old.display(), %error, "cannot remove the replaced data directory");
                         }
                     }));

@@ -28,6 +28,8 @@ use pgha_core::restart::{self, Conditions, Scheduled};
 use pgha_core::time::{Instant, Millis};
 use pgha_core::timing::Timing;
 use pgha_core::wire::{Member, MemberTags};
+use pgha_guard::clock;
+use pgha_guard::lease_file::{LeaseFile, Record};
 pub(crate) use publish::{Published, pgha_status};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -37,9 +39,8 @@ use crate::dcs::{DcsError, Known, Write, ZooKeeper};
 use crate::disk::Probe;
 use crate::jobs::Job;
 use crate::journal::Journal;
-use crate::lease_file::{LeaseFile, Record};
 use crate::watchdog::Watchdog;
-use crate::{clock, quarantine, systemd};
+use crate::{quarantine, systemd};
 
 /// What REST asks of the loop.
 #[derive(Debug)]

@@ -9,16 +9,17 @@ use pgha_core::lsn::Timeline;
 use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running};
 use pgha_core::time::Instant;
 use pgha_core::wire::{self, ClusterConfig};
+use pgha_guard::postmaster::Postmaster;
+use pgha_guard::{clock, files, heartbeat};
 use tokio::sync::Notify;
 
 use super::{Agent, patience};
 use crate::context::Context;
 use crate::dcs::{Documents, Known, understand};
+use crate::jobs;
 use crate::postgres::conf::Upstream;
-use crate::postgres::control;
-use crate::postgres::process::Postmaster;
 use crate::postgres::query::{Connection, Heartbeat, RoleSeen};
-use crate::{clock, files, guard, jobs};
+use crate::postgres::{control, death};
 
 /// An observation and what it was made of.
 pub(super) struct Seen {
@@ -95,7 +96,7 @@ impl Agent {
             ended: self.ended.clone(),
             peers: self.peers.clone(),
             watchdog: self.watchdog.state(),
-            guard_alive: guard::is_alive(&self.context.config.run_dir, now),
+            guard_alive: heartbeat::is_alive(&self.context.config.run_dir, now),
             request: self.request,
             disk: self.disk.state(now),
             up_since: self.context.promises.up_since(),
@@ -273,7 +274,7 @@ impl Eye {
 
     fn wake_at_death_of(&self, postmaster: Postmaster) {
         let wake = self.wake.clone();
-        match postmaster.death() {
+        match death::of(postmaster) {
             Ok(death) => {
                 tokio::spawn(async move {
                     death.await;

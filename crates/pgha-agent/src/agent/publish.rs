@@ -13,13 +13,13 @@ use pgha_core::time::Instant;
 use pgha_core::timing::Timing;
 use pgha_core::wire::rest::{About, PatroniStatus, Xlog};
 use pgha_core::wire::{IsoTime, Member, MemberRole, MemberState, MemberTags};
+use pgha_guard::clock;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::observe::Seen;
 use super::{Agent, patience};
-use crate::clock;
 use crate::dcs::{Announced, Documents, Write};
 use crate::postgres::query::{Heartbeat, RoleSeen};
 

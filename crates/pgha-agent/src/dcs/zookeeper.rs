@@ -14,13 +14,13 @@ use pgha_core::name::{Epoch, NodeName};
 use pgha_core::pulse::{Heart, Pulse};
 use pgha_core::time::Instant;
 use pgha_core::wire::{EpochDoc, Paths};
+use pgha_guard::clock;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use zookeeper_client::{Acls, Client, CreateMode, Error, MultiReadResult, MultiWriteError, SessionState, Stat};
 
 use super::DcsError;
 use super::snapshot::{Raw, RawTree};
-use crate::clock;
 
 /// A write, with the condition under which it happens.
 #[derive(Debug, Clone)]

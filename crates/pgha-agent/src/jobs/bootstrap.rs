@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use pgha_guard::files;
+
 use super::JobError;
 use super::run::run;
 use crate::context::Context;
-use crate::files;
 
 /// See the module.
 pub(crate) async fn bootstrap(context: Arc<Context>) -> Result<(), JobError> {

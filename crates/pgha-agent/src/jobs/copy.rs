@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use pgha_guard::files;
+
 use super::{JobError, run::run};
 use crate::context::Context;
-use crate::files;
 use crate::postgres::conf::Upstream;
 use crate::postgres::supervisor;
 

@@ -20,6 +20,7 @@ pub(crate) use copy::copy;
 pub(crate) use copy_slots::copy_slots;
 use pgha_core::observation::{EndedJob, JobKind, Outcome, RunningJob};
 use pgha_core::time::Instant;
+use pgha_guard::clock;
 pub(crate) use prepare::prepare;
 pub(crate) use promote::{note as note_promotion, promote};
 pub(crate) use rewind::rewind;
@@ -27,8 +28,6 @@ pub(crate) use start::{Mode, start};
 pub(crate) use stop::stop;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-
-use crate::clock;
 
 /// Why a slow action did not succeed.
 #[derive(Debug, thiserror::Error)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use pgha_core::lsn::{Segment, Timeline, TimelineHistory};
 use pgha_core::name::Epoch;
 use pgha_core::time::Instant;
+use pgha_guard::clock;
 
 use super::JobError;
-use crate::clock;
 use crate::context::Context;
 use crate::postgres::numbers;
 use crate::postgres::query::{Connection, RoleSeen};

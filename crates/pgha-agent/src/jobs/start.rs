@@ -6,15 +6,15 @@ use std::time::{Duration, Instant as StdInstant};
 
 use pgha_core::name::Epoch;
 use pgha_core::time::Instant;
+use pgha_guard::clock;
+use pgha_guard::postmaster::Postmaster;
 
 use super::JobError;
 use super::copy_slots::has_logical_wal;
-use crate::clock;
 use crate::context::Context;
 use crate::postgres::conf::Upstream;
 use crate::postgres::control;
 use crate::postgres::numbers;
-use crate::postgres::process::Postmaster;
 use crate::postgres::query::Connection;
 use crate::postgres::slots;
 use crate::postgres::supervisor::{self, Ordered};

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pgha_guard::postmaster::Postmaster;
+
 use super::JobError;
 use crate::context::Context;
-use crate::postgres::process::Postmaster;
+use crate::postgres::death;
 use crate::postgres::query::Connection;
 
 /// A clean stop that takes longer is ended by force; a walsender that waits for a dead receiver can hold it forever.
@@ -27,7 +29,7 @@ pub(crate) async fn stop(context: Arc<Context>, checkpoint: bool) -> Result<(), 
     }
     context.stopping.store(true, Ordering::Relaxed);
     postmaster.stop_fast().map_err(JobError::failed("signalling Postgres"))?;
-    let death = postmaster.death();
+    let death = death::of(postmaster);
     let died = async {
         match death {
             Ok(death) => death.await,

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use pgha_core::config::{Archive, Config, OWNED_PARAMETERS, Secrets};
 use pgha_core::name::NodeName;
+use pgha_guard::files;
 
-use crate::files;
 use crate::postgres::numbers;
 
 /// Renders the files of one member.

@@ -13,8 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pgha_core::lsn::Timeline;
-
-use crate::files;
+use pgha_guard::files;
 
 /// Comments are allowed in history files (`readTimeLineHistory`).
 const MARK: &[u8] = b"# taken by a promotion that came to nothing here\n";

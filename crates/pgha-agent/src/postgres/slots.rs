@@ -9,8 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use pgha_core::name::SlotName;
-
-use crate::files;
+use pgha_guard::files;
 
 const MAGIC: u32 = 0x0105_1CA1;
 /// Magic, checksum, version, length.

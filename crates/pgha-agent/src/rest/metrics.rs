@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use pgha_core::wire::rest::Xlog;
 use pgha_core::wire::{MemberRole, SynchronousMode};
+use pgha_guard::clock;
 
 use super::health::loop_age;
 use crate::agent::Published;
-use crate::clock;
 use crate::context::Context;
 
 pub(super) fn render(context: &Context, published: &Published) -> String {

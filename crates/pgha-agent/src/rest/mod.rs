@@ -18,12 +18,13 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use pgha_core::wire::rest::{ClusterDocs, ClusterView};
+use pgha_guard::clock;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::agent::{Command, Published, pgha_status};
 use crate::context::Context;
-use crate::{clock, quarantine};
+use crate::quarantine;
 
 /// What every handler sees.
 #[derive(Clone)]

@@ -10,11 +10,11 @@ use pgha_core::observation::Request;
 use pgha_core::restart::{Conditions, Member, Scheduled};
 use pgha_core::wire::rest::{FailsafeBody, RestartBody, SwitchoverBody};
 use pgha_core::wire::{ClusterConfig, FailoverRequest, IsoTime, MemberState, ParseIsoTimeError, Paths};
+use pgha_guard::clock;
 use tokio::sync::oneshot;
 
 use super::{Api, json};
 use crate::agent::{Command, Published};
-use crate::clock;
 use crate::dcs::{DcsError, Write};
 
 /// A call may wait this long for a switchover to be complete.

@@ -63,9 +63,21 @@ pub(crate) struct MemberProcess {
     agent: Option<Child>,
 }
 
+/// An agent without systemd starts the guard that is beside it, which a test of this crate alone does not build.
+fn build_guard() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let beside = Path::new(env!("CARGO_BIN_EXE_pgha-agent")).parent().and_then(Path::parent).unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "pgha-guard", "--target-dir"]).arg(beside);
+        assert!(build.status().unwrap().success());
+    });
+}
+
 impl World {
     /// Starts ZooKeeper; members come with [`Self::add`].
     pub(crate) fn new() -> Self {
+        build_guard();
         let dir = tempfile::Builder::new().prefix("pgha-test-").tempdir().unwrap();
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         fs::create_dir(dir.path().join("archive")).unwrap();

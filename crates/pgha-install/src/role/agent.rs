@@ -23,6 +23,7 @@ pub(crate) const POSTGRES: &str = "pgha-postgres.service";
 const CONFIG: &str = "/etc/pgha/agent.toml";
 const SECRETS: &str = "/etc/pgha/secrets.toml";
 const AGENT: &str = "/usr/local/bin/pgha-agent";
+const GUARD_PROGRAM: &str = "/usr/local/bin/pgha-guard";
 const PGHACTL: &str = "/usr/local/bin/pghactl";
 const DROP_IN: &str = "/etc/systemd/system/pgha-agent.service.d/archive.conf";
 const UDEV: &str = "/etc/udev/rules.d/60-pgha-watchdog.rules";
@@ -86,6 +87,7 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
     );
     watchdog(site, list);
     list.file(File::program(AGENT, site.wanted.programs.agent.clone()));
+    list.file(File::program(GUARD_PROGRAM, site.wanted.programs.guard.clone()));
     list.file(File::program(PGHACTL, site.wanted.programs.pghactl.clone()));
     configuration(site, list)?;
     units(site, list)
@@ -186,7 +188,7 @@ fn units(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
         list.directory(&path, 0o700, "postgres", "postgres");
         inputs.push(DROP_IN);
     }
-    list.add(Phase::Services, Unit::new(GUARD).restart_on([AGENT, CONFIG]));
+    list.add(Phase::Services, Unit::new(GUARD).restart_on([GUARD_PROGRAM, CONFIG]));
     let primary = site.facts.is_primary();
     let mut unit = Unit::new(UNIT).restart_on(inputs);
     if primary {

@@ -1,6 +1,7 @@
 //! The postmaster as a process: find it, signal it, kill it for certain, and hear of its death.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// A postmaster of one data directory: a process by its number and its start, so that a number used again is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Postmaster {
+pub struct Postmaster {
     pid: i32,
     /// Clock ticks since boot.
     started: u64,
@@ -22,7 +23,7 @@ impl Postmaster {
     ///
     /// `postmaster.pid` alone proves nothing: it survives a power cut, and its number may be another process by now.
     /// A postmaster's working directory is its data directory (`ChangeToDataDir`).
-    pub(crate) fn find(data_dir: &Path) -> Option<Self> {
+    pub fn find(data_dir: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
         let pid: i32 = text.lines().next()?.trim().parse().ok()?;
         // A stand-alone backend (`postgres --single`, as pg_rewind runs it) writes its number negated.
@@ -35,7 +36,7 @@ impl Postmaster {
     ///
     /// It says so in the eighth line of `postmaster.pid` (`LOCK_FILE_LINE_PM_STATUS` in `utils/pidfile.h`), of which `pg_ctl`
     /// makes the same use, and once only: while it recovers from the crash of a backend the line stays `ready`.
-    pub(crate) fn says_starting(data_dir: &Path) -> bool {
+    pub fn says_starting(data_dir: &Path) -> bool {
         let text = std::fs::read_to_string(data_dir.join("postmaster.pid"));
         text.is_ok_and(|text| text.lines().nth(7).is_some_and(|status| status.trim() == "starting"))
     }
@@ -58,33 +59,24 @@ impl Postmaster {
     }
 
     /// Whether it still runs.
-    pub(crate) fn is_alive(self) -> bool {
+    pub fn is_alive(self) -> bool {
         !self.is_zombie()
     }
 
-    /// Completes when it ends. A small thread waits on a pidfd; the kernel wakes it at once.
-    pub(crate) fn death(self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+    /// Its death, to be waited for.
+    pub fn death(self) -> io::Result<Death> {
         let pid = rustix::process::Pid::from_raw(self.pid)
             .ok_or_else(|| io::Error::from_raw_os_error(Errno::ESRCH as i32))?;
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-        let (died, death) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("postmaster-death".into()).stack_size(64 << 10).spawn(move || {
-            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
-            let _ = died.send(());
-        })?;
-        Ok(async move {
-            let _ = death.await;
-        })
+        Ok(Death(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?))
     }
 
     /// Makes it read its configuration again.
-    pub(crate) fn reload(self) -> io::Result<()> {
+    pub fn reload(self) -> io::Result<()> {
         Ok(kill(Pid::from_raw(self.pid), Signal::SIGHUP)?)
     }
 
     /// Begins a clean shutdown that does not wait for clients ("fast").
-    pub(crate) fn stop_fast(self) -> io::Result<()> {
+    pub fn stop_fast(self) -> io::Result<()> {
         Ok(kill(Pid::from_raw(self.pid), Signal::SIGINT)?)
     }
 
@@ -93,7 +85,7 @@ impl Postmaster {
     /// Returns once no process is left, at the latest after twice `patience`, and says whether none is: one that waits for
     /// a disk that hangs cannot die, though it cannot answer a client any more either. Needs nobody's help: no D-Bus, no
     /// systemd, no lock.
-    pub(crate) fn kill_for_certain(self, patience: Duration) -> bool {
+    pub fn kill_for_certain(self, patience: Duration) -> bool {
         let begun = Instant::now();
         let children = self.children();
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGQUIT);
@@ -135,6 +127,18 @@ impl Postmaster {
                 Some(Self { pid, started: stat.started })
             })
             .collect()
+    }
+}
+
+/// The end of a process; see [`Postmaster::death`].
+#[derive(Debug)]
+pub struct Death(OwnedFd);
+
+impl Death {
+    /// Returns when it comes, or has come: the kernel wakes who waits at once.
+    pub fn wait(self) {
+        let mut fds = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
+        while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
     }
 }
 

@@ -5,7 +5,7 @@ use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use pgha_core::time::Instant;
 
 /// Milliseconds since boot.
-pub(crate) fn now() -> Instant {
+pub fn now() -> Instant {
     // The kernel knows CLOCK_BOOTTIME since 2.6.39; the call cannot fail with a valid clock and pointer.
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap_or_else(|_| TimeSpec::new(0, 0));
     let millis = i128::from(time.tv_sec()) * 1000 + i128::from(time.tv_nsec()) / 1_000_000;
@@ -14,7 +14,7 @@ pub(crate) fn now() -> Instant {
 
 /// Returns then, or at once where that has passed: a machine or process that stood still meanwhile is not late by more than
 /// its waking takes.
-pub(crate) fn sleep_until(when: Instant) {
+pub fn sleep_until(when: Instant) {
     let when = std::time::Duration::from_millis(when.0);
     // Cut short by a signal: the caller looks once more.
     let _ =

@@ -11,43 +11,44 @@ use pgha_core::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
-use crate::postgres::process::Postmaster;
+use crate::postmaster::Postmaster;
 
 /// A lease, and when to fence if it is not renewed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub struct Record {
     /// The lease.
-    pub(crate) lease: Lease,
+    pub lease: Lease,
     /// From here on Postgres must be stopped.
-    pub(crate) fence_at: Instant,
+    pub fence_at: Instant,
     /// Which process that is, should its data directory not say so any more.
-    pub(crate) postmaster: Option<Postmaster>,
+    pub postmaster: Option<Postmaster>,
     /// Whom this leader needs in failsafe mode: an agent that is restarted while ZooKeeper is silent cannot ask there.
     #[serde(default, skip_serializing_if = "Electorate::is_empty")]
-    pub(crate) electorate: Electorate,
+    pub electorate: Electorate,
     /// Where their agents are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) addresses: BTreeMap<NodeName, String>,
+    pub addresses: BTreeMap<NodeName, String>,
 }
 
 /// Where the record is kept. `/run` does not survive a reboot, and neither does the clock that it is written in.
 #[derive(Debug, Clone)]
-pub(crate) struct LeaseFile {
+pub struct LeaseFile {
     path: PathBuf,
 }
 
 impl LeaseFile {
-    pub(crate) fn in_dir(run_dir: &Path) -> Self {
+    /// That of the agent which keeps its state in `run_dir`.
+    pub fn in_dir(run_dir: &Path) -> Self {
         Self { path: run_dir.join("lease.json") }
     }
 
     /// Writes the record; the guard sees it at its next look.
-    pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
+    pub fn write(&self, record: &Record) -> io::Result<()> {
         files::replace(&self.path, &serde_json::to_vec(record)?)
     }
 
     /// The record; `None` where there is none. One that cannot be read is an error, and the guard takes it for over.
-    pub(crate) fn read(&self) -> io::Result<Option<Record>> {
+    pub fn read(&self) -> io::Result<Option<Record>> {
         match std::fs::read(&self.path) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -56,7 +57,7 @@ impl LeaseFile {
     }
 
     /// Postgres accepts no writes any more: nothing is left to guard.
-    pub(crate) fn forget(&self) -> io::Result<()> {
+    pub fn forget(&self) -> io::Result<()> {
         files::remove(&self.path)
     }
 }
