@@ -89,10 +89,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
     program::log(&["zookeeper_client", "zbus"]);
-    // A page fault on a full or hung disk must not stand between a primary and its renewal.
-    if let Err(error) = nix::sys::mman::mlockall(nix::sys::mman::MlockAllFlags::all()) {
-        tracing::warn!(%error, "cannot lock the agent's memory; set LimitMEMLOCK=infinity");
-    }
+    program::lock_memory();
     let context = Arc::new(Context::open(config)?);
     // Without systemd there is no service pgha-guard.
     let direct = context.config.postgres.supervisor == Supervisor::Direct;

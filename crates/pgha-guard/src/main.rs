@@ -28,6 +28,12 @@ struct Cli {
 /// How often without a lease: a start that was ordered in time may come late.
 const UNLEASED: Millis = Millis(100);
 
+/// How often once there has been none for [`LATE`], and where what runs is marked as a standby.
+const QUIET: Millis = Millis(500);
+
+/// No order that was given under a lease is carried out so long after it.
+const LATE: Millis = Millis(60_000);
+
 /// What the lease file says.
 enum Verdict {
     NoLease,
@@ -44,16 +50,15 @@ fn main() -> ExitCode {
 /// Watches until the process is ended.
 fn watch(config: &Config) -> anyhow::Result<()> {
     program::log(&[]);
-    // Memory that has to be read from a full disk first is of no use to a guard.
-    if let Err(error) = nix::sys::mman::mlockall(nix::sys::mman::MlockAllFlags::all()) {
-        tracing::warn!(%error, "cannot lock the guard's memory; it may be late when the machine swaps");
-    }
+    program::lock_memory();
     let lease_file = LeaseFile::in_dir(&config.run_dir);
     let patience = Duration::from_millis(config.timing().stop_budget.0 / 2);
     let data_dir = &config.postgres.data_dir;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(lease_file = %config.run_dir.display(), "guarding the lease");
     let mut beat = Instant(0);
+    // One may have ended just before.
+    let mut leased = clock::now();
     loop {
         let now = clock::now();
         if now.since(beat) >= heartbeat::INTERVAL {
@@ -71,6 +76,9 @@ fn watch(config: &Config) -> anyhow::Result<()> {
             }
             Err(error) => Verdict::Over(format!("the lease file cannot be read: {error}")),
         };
+        if !matches!(verdict, Verdict::NoLease) {
+            leased = now;
+        }
         let next = match verdict {
             Verdict::Holds(end) => end.min(now + heartbeat::INTERVAL),
             // What is marked as a standby accepts no writes; it is asked first, as it nearly always is.
@@ -80,7 +88,7 @@ fn watch(config: &Config) -> anyhow::Result<()> {
                     tracing::error!("killing Postgres: it accepts writes and there is no lease");
                     postmaster.kill_for_certain(patience);
                 }
-                now + UNLEASED
+                now + if standby && now.since(leased) > LATE { QUIET } else { UNLEASED }
             }
             Verdict::Over(why) => {
                 let recorded = judged.as_ref().ok().and_then(|record| record.as_ref()?.postmaster);

@@ -32,6 +32,20 @@ fn refused(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Locks the whole program in memory, and of its stacks and heap what it uses: a page that has to be read from a full or hung
+/// disk must not stand between a primary and its renewal, or between a lease that is over and its end.
+///
+/// To be called before there are threads. Needs `CAP_IPC_LOCK`, or a limit that allows it (`LimitMEMLOCK`).
+pub fn lock_memory() {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    // Two calls: the second leaves alone what is there (mlockall(2); `apply_mlockall_flags` in the kernel's mm/mlock.c).
+    let locked =
+        mlockall(MlockAllFlags::CURRENT).and_then(|()| mlockall(MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT));
+    if let Err(error) = locked {
+        tracing::warn!(%error, "cannot lock this program's memory, it may be late when the machine swaps; set LimitMEMLOCK=infinity");
+    }
+}
+
 /// One line per event on standard error; the journal adds the time itself. `PGHA_LOG` sets the level, also by module
 /// (`debug`, `info,pgha_agent::dcs=debug`); without it the libraries named by `quiet` only warn.
 pub fn log(quiet: &[&'static str]) {
