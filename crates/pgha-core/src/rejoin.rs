@@ -113,6 +113,13 @@ fn has_parted(control: &Control, leader_timeline: Timeline, history: &History) -
     }
 }
 
+/// Whether a standby that *starts* has data that no leader should send WAL to: see [`standby_has_parted`], which has to see it
+/// run before it streams. One that stood still in its promotion may have replayed the next leader's timeline meanwhile and begun
+/// the number after that, which is somebody else's by now: to Postgres the two are one.
+pub fn starts_parted(past: &Past, leader: &Member, history: &History) -> bool {
+    leader.timeline.is_some_and(|timeline| has_begun_in_vain(past, timeline, history))
+}
+
 /// Whether nothing is on record yet that tells what came of a promotion of this member. Where people have deleted the record its
 /// number may be given again, and whoever has that would be taken for this member's own history.
 pub fn awaits_record(past: &Past, history: &History) -> bool {

@@ -42,7 +42,13 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Ve
             // Unreachable after the fencing rules; said so that the match is total.
             Role::Primary(_) => view.say(Reason::Deposed { by: leader.clone() }, vec![Action::Fence]),
         },
-        (Postgres::Starting { .. }, Some(_)) if view.memory.followed != upstream => {
+        (Postgres::Starting { .. }, Some(source)) if view.memory.followed != upstream => {
+            if rejoin::starts_parted(&obs.past, source, &cluster.history) {
+                return view.say(Reason::Diverged { leader: leader.clone() }, vec![Action::Stop { checkpoint: false }]);
+            }
+            if rejoin::awaits_record(&obs.past, &cluster.history) {
+                return view.say(Reason::WaitingForHistory { leader: leader.clone() }, vec![]).within(SOON);
+            }
             // It may need WAL that only this leader has to come up at all.
             redirected(view, leader, upstream)
         }

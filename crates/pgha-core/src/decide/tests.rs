@@ -1421,3 +1421,25 @@ fn who_lacks_what_it_has_confirmed_neither_leads_nor_votes() {
     all.positions_on = Some(Timeline(0));
     assert_eq!(said(&observe(all.clone(), standby()))[0], "taking_leadership");
 }
+
+/// Simulated seed 9200381942: it stood still in its promotion to timeline 2, replayed timeline 3 when it went on, and began 4,
+/// which the next leader then began as well.
+#[test]
+fn who_may_have_begun_what_nobody_knows_streams_from_nobody_while_it_starts() {
+    let all = |timeline| {
+        let mut all = cluster(Some("peer"));
+        if let Some(peer) = all.members.get_mut(&name("peer")) {
+            peer.timeline = Some(Timeline(timeline));
+        }
+        all.history = History { newest: Some(Timeline(timeline)), ..History::default() };
+        all
+    };
+    let starting = |timeline, promoting_to| {
+        let mut obs = observe(all(timeline), Postgres::Starting { since: NOW, as_primary: false });
+        obs.past.promoting_to = promoting_to;
+        said(&obs)
+    };
+    assert_eq!(starting(4, Some(Timeline(2))), ["diverged", "Stop"]);
+    assert_eq!(starting(1, Some(Timeline(2))), ["waiting_for_history"]);
+    assert_eq!(starting(4, None), ["redirecting", "Follow"]);
+}
