@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pgha_core::time::{Instant, Millis};
 
 use crate::{clock, files};
@@ -30,27 +32,39 @@ fn last(run_dir: &Path) -> Option<(Instant, i32)> {
     Some((Instant(beat.parse().ok()?), pid.parse().ok()?))
 }
 
-/// Whether a guard has looked at the lease lately.
+/// Whether a guard runs, and has looked at the lease lately. (A time to come is one of before the host was started.)
 pub fn is_alive(run_dir: &Path, now: Instant) -> bool {
-    last(run_dir).is_some_and(|(beat, _)| now.since(beat) < SILENCE)
+    alive(run_dir, now).is_some()
+}
+
+fn alive(run_dir: &Path, now: Instant) -> Option<Pid> {
+    let (beat, pid) = last(run_dir)?;
+    let pid = Pid::from_raw(pid);
+    let runs = || kill(pid, None).is_ok();
+    (beat <= now && now.since(beat) < SILENCE && runs()).then_some(pid)
 }
 
 /// Starts a guard that outlives this process, however it ends. Its program is beside this one.
 pub fn spawn(config: &Path) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
-    let mut child = Command::new(std::env::current_exe()?.with_file_name("pgha-guard"))
+    let program = std::env::current_exe()?.with_file_name("pgha-guard");
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", program.display()));
+    let mut child = Command::new(&program)
         .arg("--config")
         .arg(config)
         .stdin(std::process::Stdio::null())
         .process_group(0)
-        .spawn()?;
+        .spawn()
+        .map_err(named)?;
     std::thread::spawn(move || child.wait());
     Ok(())
 }
 
 /// Ends the guard after a clean shutdown: there is no Postgres left to kill.
 pub fn end(run_dir: &Path) {
-    if let Some((_, pid)) = last(run_dir).filter(|(beat, _)| clock::now().since(*beat) < SILENCE) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+    if let Some(pid) = alive(run_dir, clock::now()) {
+        let _ = kill(pid, Signal::SIGTERM);
+        // Who comes next needs one of its own.
+        let _ = files::remove(&file(run_dir));
     }
 }

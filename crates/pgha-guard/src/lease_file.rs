@@ -30,6 +30,14 @@ pub struct Record {
     pub addresses: BTreeMap<NodeName, String>,
 }
 
+impl Record {
+    /// Whether this was written before the host was started, in a directory that has survived that: its times are not of this
+    /// clock.
+    pub fn is_of_another_boot(&self, now: Instant) -> bool {
+        self.lease.sent > now
+    }
+}
+
 /// Where the record is kept. `/run` does not survive a reboot, and neither does the clock that it is written in.
 #[derive(Debug, Clone)]
 pub struct LeaseFile {

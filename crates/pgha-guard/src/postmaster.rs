@@ -105,9 +105,13 @@ impl Postmaster {
         if gone(patience) {
             return true;
         }
-        // The postmaster first: it would start new children.
-        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
-        for child in children.iter().copied().chain(self.children()) {
+        // The postmaster first: it would start new children. Once it is gone its number may be another's.
+        let mut younger = Vec::new();
+        if self.is_alive() {
+            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+            younger = self.children();
+        }
+        for child in children.iter().copied().chain(younger) {
             if child.is_alive() {
                 let _ = kill(Pid::from_raw(child.pid), Signal::SIGKILL);
             }

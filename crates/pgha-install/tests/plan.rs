@@ -206,6 +206,18 @@ fn a_restart_of_the_primarys_agent_is_asked_about() {
 }
 
 #[test]
+fn a_newer_guard_is_restarted_and_nothing_else() {
+    let keep = tempfile::tempdir().unwrap();
+    let mut wanted = wanted(example("lab"), keep.path());
+    let host = wanted.cluster.hosts[0].clone();
+    let mut fake = Fake::default();
+    fake.install(&wanted, &host);
+    wanted.programs.guard = Content::new(b"newer guard".to_vec());
+    let plan = HostPlan::make(&wanted, &host, &fake.facts).unwrap();
+    assert_eq!(summaries(&plan), ["change /usr/local/bin/pgha-guard", "restart pgha-guard.service"]);
+}
+
+#[test]
 fn no_secret_is_shown_or_put_into_a_script() {
     let keep = tempfile::tempdir().unwrap();
     let wanted = wanted(example("three-node"), keep.path());

@@ -11,7 +11,7 @@ use crate::world::World;
 /// A guard sleeps until the lease ends, and is woken late.
 const GUARD_LATENESS: u64 = 10;
 /// How often it looks otherwise, at least.
-const GUARD_INTERVAL: u64 = 250;
+const GUARD_INTERVAL: u64 = 500;
 
 impl World {
     /// The lease file or the server has changed: when does the guard have to act next?

@@ -397,9 +397,11 @@ impl Agent {
     }
 
     async fn fence(&mut self) -> anyhow::Result<()> {
-        let found = Postmaster::find(&self.context.config.postgres.data_dir);
-        for postmaster in found.into_iter().chain(self.eye.postmaster()) {
-            let patience = Duration::from_millis(self.settings.timing.stop_budget.0 / 2);
+        let patience = Duration::from_millis(self.settings.timing.stop_budget.0 / 2);
+        // The one that is known first: to look for another takes a disk that may hang.
+        let data_dir = &self.context.config.postgres.data_dir;
+        let found = std::iter::once_with(|| Postmaster::find(data_dir)).flatten();
+        for postmaster in self.eye.postmaster().into_iter().chain(found) {
             if !tokio::task::spawn_blocking(move || postmaster.kill_for_certain(patience)).await? {
                 anyhow::bail!("Postgres was killed, but a process of it is still there");
             }

@@ -106,7 +106,7 @@ impl Agent {
         let wake = Arc::new(Notify::new());
         let lease_file = LeaseFile::in_dir(&config.run_dir);
         // An agent that was restarted finds the lease that its predecessor left.
-        let left = lease_file.read().ok().flatten();
+        let left = lease_file.read().ok().flatten().filter(|record| !record.is_of_another_boot(clock::now()));
         let lease = left.as_ref().map(|record| record.lease);
         let (electorate, addresses) = left.map(|record| (record.electorate, record.addresses)).unwrap_or_default();
         let tags = MemberTags::from(&config.tags);
@@ -122,12 +122,12 @@ impl Agent {
             torn: TORN,
             watchdog_required: config.watchdog.mode == pgha_core::config::WatchdogMode::Required,
         };
+        let known = observe::recall(config);
         let agent = Self {
             journal: Journal::open(config, &settings),
             settings,
             memory: Memory { electorate, ..Memory::default() },
             zookeeper: ZooKeeper::new(config, wake.clone()),
-            known: Known { addresses, ..observe::recall(config) },
             dcs_seen: None,
             eye: observe::Eye::new(&context, &wake),
             lease,
@@ -139,7 +139,9 @@ impl Agent {
             disk: Probe::begin(&config.postgres.data_dir, timing.ttl)?,
             request: None,
             scheduled: None,
-            reload: false,
+            // Its own configuration may be another than that of the agent before it, under which Postgres was started.
+            reload: known.config.is_some(),
+            known: Known { addresses, ..known },
             wake,
             publisher,
             reason: None,

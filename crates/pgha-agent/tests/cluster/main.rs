@@ -494,3 +494,36 @@ async fn a_restart_comes_at_its_time_and_under_its_conditions() {
     }
     world.await_standbys(&[&standby], SOON).await;
 }
+
+/// An agent with another configuration brings a Postgres up to date that has been running since before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_agent_applies_its_configuration() {
+    if !world::is_possible() {
+        return;
+    }
+    let (mut world, primary, standby) = two_members().await;
+    for name in [&primary, &standby] {
+        let member = world.member(name);
+        let path = member.dir.join("agent.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("[postgres.parameters]", "[postgres.parameters]\nwork_mem = \"7MB\"");
+        std::fs::write(&path, text.replace("hba = [", "hba = [\"host all nobody 127.0.0.9/32 reject\", ")).unwrap();
+        let postmaster = member.postmaster();
+        member.kill_agent();
+        member.start();
+        let begun = Instant::now();
+        let shown = "SELECT current_setting('work_mem') || (SELECT count(*) FROM pg_hba_file_rules \
+                     WHERE user_name = '{nobody}' AND address = '127.0.0.9')";
+        loop {
+            if let Ok(client) = world.member(name).connect().await
+                && let Ok(row) = client.query_one(shown, &[]).await
+                && row.get::<_, String>(0) == "7MB1"
+            {
+                break;
+            }
+            assert!(begun.elapsed() < SOON, "{name} has its old settings\n{}", world.logs());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(world.member(name).postmaster(), postmaster, "{name} was restarted\n{}", world.logs());
+    }
+}

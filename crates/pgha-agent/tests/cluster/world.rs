@@ -67,10 +67,13 @@ pub(crate) struct MemberProcess {
 fn build_guard() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        let beside = Path::new(env!("CARGO_BIN_EXE_pgha-agent")).parent().and_then(Path::parent).unwrap();
+        let beside = Path::new(env!("CARGO_BIN_EXE_pgha-agent")).parent().unwrap();
+        // The directory has the profile's name, but for the profile `dev`.
+        let profile = beside.file_name().and_then(std::ffi::OsStr::to_str).map(|it| it.replace("debug", "dev"));
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "pgha-guard", "--target-dir"]).arg(beside);
-        assert!(build.status().unwrap().success());
+        build.args(["build", "--quiet", "--package", "pgha-guard", "--profile", &profile.unwrap()]);
+        build.arg("--target-dir").arg(beside.parent().unwrap());
+        assert!(build.status().unwrap().success() && beside.join("pgha-guard").exists());
     });
 }
 

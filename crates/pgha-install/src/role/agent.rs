@@ -86,9 +86,11 @@ pub(super) fn add(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
         .owned(0o644, "root", "root"),
     );
     watchdog(site, list);
-    list.file(File::program(AGENT, site.wanted.programs.agent.clone()));
-    list.file(File::program(GUARD_PROGRAM, site.wanted.programs.guard.clone()));
-    list.file(File::program(PGHACTL, site.wanted.programs.pghactl.clone()));
+    // The guard first: what a run leaves that is broken off has one. And what this host cannot run replaces nothing.
+    let programs = &site.wanted.programs;
+    for (path, program) in [(GUARD_PROGRAM, &programs.guard), (AGENT, &programs.agent), (PGHACTL, &programs.pghactl)] {
+        list.file(File::program(path, program.clone()).checked_by("\"$new\" --version >/dev/null"));
+    }
     configuration(site, list)?;
     units(site, list)
 }

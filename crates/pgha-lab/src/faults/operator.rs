@@ -3,7 +3,8 @@
 use super::{Fault, Patience, scene::Scene, software::PGHA};
 use crate::{Error, Result, cluster::Complete};
 
-const AGENT: &str = "/usr/local/bin/pgha-agent";
+/// In the order in which the installer puts them there.
+const PROGRAMS: [&str; 2] = ["/usr/local/bin/pgha-guard", "/usr/local/bin/pgha-agent"];
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -56,11 +57,12 @@ fn switchover(scene: &Scene<'_>) -> Result<String> {
     Ok(told)
 }
 
-/// Another file takes the program's place, as the installer puts it there; a byte at its end makes it another one.
+/// Other files take the programs' places, as the installer puts them there; a byte at its end makes one another.
 fn agent_upgraded(scene: &Scene<'_>) -> Result<String> {
     scene.undisturbed(|host| {
-        let replace = format!("cp {AGENT} {AGENT}.new && echo >> {AGENT}.new && mv {AGENT}.new {AGENT}");
-        host.run(&format!("{replace} && systemctl restart pgha-guard pgha-agent")).map(drop)
+        let replace = |it| format!("cp {it} {it}.new && echo >> {it}.new && mv {it}.new {it}");
+        let replace = PROGRAMS.map(replace).join(" && ");
+        host.run(&format!("{replace} && systemctl restart pgha-guard && systemctl restart pgha-agent")).map(drop)
     })
 }
 
