@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request};
 use pgha_core::config::split_host_port;
-use pgha_core::wire::rest::{DiscardedList, FailsafeBody, ReinitializeBody, RestartBody, SwitchoverBody};
+use pgha_core::wire::rest::{DiscardedList, FailsafeBody, RestartBody, SwitchoverBody};
 use pgha_core::wire::{ClusterConfig, ClusterView, History, PatroniStatus, PghaStatus, WireError};
 use serde_json::{Map, Value};
 
@@ -151,8 +151,8 @@ impl Client {
     }
 
     /// `POST /reinitialize`: the member fetches its data anew.
-    pub async fn reinitialize(&self, body: &ReinitializeBody) -> Result<Answer, ClientError> {
-        self.ask("/reinitialize", body.render(), self.deadlines.change).await
+    pub async fn reinitialize(&self) -> Result<Answer, ClientError> {
+        self.ask("/reinitialize", b"{}".to_vec(), self.deadlines.change).await
     }
 
     /// `POST /restart`: the member's Postgres is restarted. Waits as long as the request allows Postgres to take.

@@ -197,14 +197,6 @@ pub(crate) struct Reinit {
     #[arg(value_parser = node_name)]
     pub(crate) member: NodeName,
 
-    /// Even while the member is busy with something else
-    #[arg(long)]
-    pub(crate) force: bool,
-
-    /// Copy from the leader, not from the archive or another standby
-    #[arg(long)]
-    pub(crate) from_leader: bool,
-
     /// Do not ask for confirmation
     #[arg(short, long)]
     pub(crate) yes: bool,
@@ -253,7 +245,7 @@ pub(crate) enum Config {
     Show,
     /// Change settings; all of them at once or none
     #[command(long_about = "Change settings; all of them at once or none.\n\n\
-        KEY is the name of a setting, with dots for the levels: pause, postgresql.use_slots, \
+        KEY is the name of a setting, with dots for the levels: pause, maximum_lag_on_failover, \
         postgresql.parameters.work_mem. VALUE is JSON where it can be read as JSON, else text; null removes the \
         setting. A value that the agents would ignore is refused.")]
     Set {

@@ -85,12 +85,12 @@ mod tests {
             patch(&[
                 "pause=null",
                 "synchronous_mode=quorum",
-                "postgresql.use_slots=false",
+                "postgresql.other=false",
                 "postgresql.parameters.work_mem=8MB",
                 "postgresql.parameters.pg_stat_statements.max=5000",
                 "postgresql.parameters.search_path=\"$user\", public",
             ]),
-            json!({"pause": null, "synchronous_mode": "quorum", "postgresql": {"use_slots": false, "parameters": {
+            json!({"pause": null, "synchronous_mode": "quorum", "postgresql": {"other": false, "parameters": {
                 "work_mem": "8MB", "pg_stat_statements.max": 5000, "search_path": "\"$user\", public"}}})
         );
         assert_eq!(patch(&["a=1", "a.b=2"]), json!({"a": {"b": 2}}));

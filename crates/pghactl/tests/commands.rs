@@ -315,17 +315,17 @@ fn settings_are_changed_once() {
 
 #[test]
 fn why_and_history_and_version() {
-    let (up, _) = agent(|line| {
-        match line {
+    let (up, _) = agent(|line| match line {
         "GET /pgha" => (
             200,
-            r#"{"name":"db1","reason":"I am the primary","code":"leading","since":"2026-01-01T10:00:00+00:00","epoch":7,
-                "lease_ms":4000,"watchdog":"armed"}"#
+            r#"{"name":"db1","version":"0.9.1","reason":"I am the primary","code":"leading",
+                "since":"2026-01-01T10:00:00+00:00","epoch":7,"lease_ms":4000,"watchdog":"armed"}"#
                 .to_owned(),
         ),
-        "GET /history" => (200, r#"[[1,83886080,"no recovery target specified","2026-01-01T10:00:00+00:00","db1"]]"#.to_owned()),
+        "GET /history" => {
+            (200, r#"[[1,83886080,"no recovery target specified","2026-01-01T10:00:00+00:00","db1"]]"#.to_owned())
+        }
         other => calm(other),
-    }
     });
     let home = Home::new("why", &[up]);
     let why = home.run(&["why"]);
@@ -335,7 +335,7 @@ fn why_and_history_and_version() {
     let history = home.run(&["history"]);
     assert!(history.out.contains("|  1 | 83886080 | no recovery target specified |"), "{history:?}");
     let version = home.run(&["version"]);
-    assert!(version.out.ends_with("db1: agent 4.1.4, PostgreSQL 15.8\n"), "{version:?}");
+    assert!(version.out.ends_with("db1: pgha-agent 0.9.1, PostgreSQL 15.8\n"), "{version:?}");
 }
 
 #[test]

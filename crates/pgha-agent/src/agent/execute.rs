@@ -263,7 +263,7 @@ impl Agent {
             "synchronous_mode_strict": bootstrap.synchronous_mode_strict,
             "synchronous_node_count": bootstrap.synchronous_node_count,
             "failsafe_mode": bootstrap.failsafe_mode,
-            "postgresql": { "use_pg_rewind": true, "use_slots": true, "parameters": bootstrap.parameters },
+            "postgresql": { "parameters": bootstrap.parameters },
         });
         match value {
             serde_json::Value::Object(object) => wire::ClusterConfig::new(object),

@@ -135,6 +135,9 @@ impl Agent {
             for warning in config.warnings() {
                 tracing::warn!(%warning, "a cluster-wide setting is not understood");
             }
+            for setting in config.unread() {
+                tracing::warn!(setting, "a cluster-wide setting has no effect: pgha does not know it");
+            }
             self.known.config = Some(config.clone());
             self.reload = true;
         }

@@ -359,6 +359,7 @@ pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaS
     };
     pgha_core::wire::rest::PghaStatus {
         name: published.name.clone(),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         reason,
         code: code.to_owned(),
         since: IsoTime::utc(since),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use pgha_core::lsn::Lsn;
 use pgha_core::wire::rest::Xlog;
 use pgha_core::wire::{MemberRole, SynchronousMode};
 use pgha_guard::clock;
@@ -18,13 +19,16 @@ pub(super) fn render(context: &Context, published: &Published) -> String {
     let labels = format!("{{scope=\"{}\",name=\"{}\"}}", config.cluster, config.name);
     let flag = u64::from;
     let is = |role: MemberRole| flag(published.running && status.role == role);
-    let (location, received, replayed, paused) = match &status.xlog {
-        Some(Xlog::Primary { location }) => (location.0, 0, 0, false),
-        Some(Xlog::Standby { received_location, replayed_location, paused, .. }) => {
-            (0, received_location.unwrap_or_default().0, replayed_location.unwrap_or_default().0, *paused)
+    let (location, received, replayed, replayed_at, paused) = match &status.xlog {
+        Some(Xlog::Primary { location }) => (location.0, 0, 0, None, false),
+        Some(Xlog::Standby { received_location, replayed_location, replayed_timestamp, paused }) => {
+            let position = |it: &Option<Lsn>| it.unwrap_or_default().0;
+            (0, position(received_location), position(replayed_location), replayed_timestamp.as_deref(), *paused)
         }
-        None => (0, 0, 0, false),
+        None => (0, 0, 0, None, false),
     };
+    let streams = status.replication_state.is_some();
+    let replays = published.running && status.role == MemberRole::Replica && !streams;
     let documents = &published.documents;
     let settings = documents.config.as_ref().map(pgha_core::wire::ClusterConfig::settings);
     let failsafe = settings.is_some_and(|settings| settings.failsafe_mode);
@@ -34,14 +38,25 @@ pub(super) fn render(context: &Context, published: &Published) -> String {
     let mut text = String::new();
     for (name, help, value) in [
         ("patroni_postgres_running", "Postgres answers.", flag(published.running)),
+        (
+            "patroni_postmaster_start_time",
+            "When Postgres was started (Unix time).",
+            unix_time(status.postmaster_start_time.as_deref()),
+        ),
         ("patroni_primary", "Postgres accepts writes.", is(MemberRole::Primary)),
         ("patroni_replica", "Postgres is a standby.", is(MemberRole::Replica)),
         ("patroni_sync_standby", "Commits wait for this standby.", flag(!quorum && status.sync_standby)),
         ("patroni_xlog_location", "Write position of a primary.", location),
         ("patroni_xlog_received_location", "Received position of a standby.", received),
         ("patroni_xlog_replayed_location", "Replayed position of a standby.", replayed),
+        (
+            "patroni_xlog_replayed_timestamp",
+            "When the newest transaction that a standby has replayed was committed (Unix time).",
+            unix_time(replayed_at),
+        ),
         ("patroni_xlog_paused", "Replay is paused.", flag(paused)),
-        ("patroni_postgres_streaming", "The standby streams.", flag(status.replication_state.is_some())),
+        ("patroni_postgres_streaming", "The standby streams.", flag(streams)),
+        ("patroni_postgres_in_archive_recovery", "The standby replays from the archive.", flag(replays)),
         ("patroni_postgres_server_version", "Version of Postgres.", u64::from(status.server_version.unwrap_or(0))),
         ("patroni_cluster_unlocked", "Nobody leads.", flag(status.cluster_unlocked)),
         (
@@ -85,4 +100,22 @@ pub(super) fn render(context: &Context, published: &Published) -> String {
         );
     }
     text
+}
+
+/// Seconds, of a time as Postgres prints it; 0 where there is none.
+fn unix_time(text: Option<&str>) -> u64 {
+    let time = text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    time.and_then(|time| u64::try_from(time.as_second()).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unix_time;
+
+    #[test]
+    fn times_are_read_as_postgres_prints_them() {
+        assert_eq!(unix_time(Some("2026-01-01 10:00:00.5+02")), 1_767_254_400);
+        assert_eq!(unix_time(Some("2026-01-01 10:00:00+05:30")), 1_767_241_800);
+        assert_eq!([None, Some("infinity")].map(unix_time), [0, 0]);
+    }
 }

@@ -368,13 +368,12 @@ async fn a_member_is_copied_anew_on_request_and_only_with_the_password() {
     let (mut world, primary, standby) = two_members().await;
     make_worms(&mut world, &primary, 3).await;
     let anonymous = pgha_client::Client::new(&format!("127.0.0.1:{}", world.member(&standby).rest_port)).unwrap();
-    let refused = anonymous.reinitialize(&pgha_core::wire::rest::ReinitializeBody::default()).await.unwrap_err();
+    let refused = anonymous.reinitialize().await.unwrap_err();
     assert_eq!(refused.status(), Some(401));
-    let body = pgha_core::wire::rest::ReinitializeBody::default();
-    assert!(world.member(&primary).authorized().reinitialize(&body).await.is_err(), "the leader agreed");
+    assert!(world.member(&primary).authorized().reinitialize().await.is_err(), "the leader agreed");
     let inode =
         std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(world.member(&standby).dir.join("data")).unwrap());
-    world.member(&standby).authorized().reinitialize(&body).await.unwrap();
+    world.member(&standby).authorized().reinitialize().await.unwrap();
     let begun = Instant::now();
     loop {
         let data = std::fs::metadata(world.member(&standby).dir.join("data"));

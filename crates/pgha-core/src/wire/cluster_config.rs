@@ -53,18 +53,10 @@ impl<'de> Deserialize<'de> for SynchronousMode {
 /// What pgha reads in the cluster's settings. A field is the default where the document is silent or wrong.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterSettings {
-    /// Patroni's session timeout; pgha's own timings are in `agent.toml`.
-    pub ttl: Option<Millis>,
-    /// Patroni's pause between two looks at the cluster.
-    pub loop_wait: Option<Millis>,
-    /// Patroni's patience with `ZooKeeper` and Postgres.
-    pub retry_timeout: Option<Millis>,
     /// A standby further behind (bytes) does not take over.
     pub maximum_lag_on_failover: u64,
     /// A standby further behind (bytes) is not waited for; `None`: however far.
     pub maximum_lag_on_syncnode: Option<u64>,
-    /// A member on an older timeline does not take over.
-    pub check_timeline: bool,
     /// Whether commits wait for standbys.
     pub synchronous_mode: SynchronousMode,
     /// They wait even when no standby is there.
@@ -83,33 +75,15 @@ pub struct ClusterSettings {
     pub member_slots_ttl: Millis,
     /// Slots that are there whoever leads.
     pub slots: BTreeMap<SlotName, PermanentSlot>,
-    /// Lines kept in `history`; zero: all.
-    pub max_timelines_history: u32,
-    /// The whole cluster follows another cluster.
-    pub standby_cluster: bool,
-    /// Standbys stream through slots.
-    pub use_slots: bool,
-    /// A diverged member is rewound.
-    pub use_pg_rewind: bool,
-    /// A member that cannot be rewound is made anew.
-    pub remove_data_directory_on_rewind_failure: bool,
-    /// A diverged member that may not be rewound is made anew.
-    pub remove_data_directory_on_diverged_timelines: bool,
     /// `postgresql.conf` settings of every member.
     pub parameters: BTreeMap<String, String>,
-    /// Lines of `pg_hba.conf`; `None`: not managed.
-    pub pg_hba: Option<Vec<String>>,
 }
 
 impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
-            ttl: None,
-            loop_wait: None,
-            retry_timeout: None,
             maximum_lag_on_failover: 1 << 20,
             maximum_lag_on_syncnode: None,
-            check_timeline: false,
             synchronous_mode: SynchronousMode::Off,
             synchronous_mode_strict: false,
             synchronous_node_count: 1,
@@ -119,14 +93,7 @@ impl Default for ClusterSettings {
             failsafe_mode: false,
             member_slots_ttl: Millis::from_secs(1800),
             slots: BTreeMap::new(),
-            max_timelines_history: 0,
-            standby_cluster: false,
-            use_slots: true,
-            use_pg_rewind: true,
-            remove_data_directory_on_rewind_failure: false,
-            remove_data_directory_on_diverged_timelines: false,
             parameters: BTreeMap::new(),
-            pg_hba: None,
         }
     }
 }
@@ -179,6 +146,9 @@ impl ClusterConfig {
     }
 }
 
+/// They tell `patronictl` what to expect; pgha's own timings are in `agent.toml`.
+const FOR_PATRONICTL: [&str; 3] = ["ttl", "loop_wait", "retry_timeout"];
+
 /// What a reader could not use and what it did not look at.
 #[derive(Default)]
 struct Notes {
@@ -203,16 +173,12 @@ impl<'a> Reader<'a> {
             "master_start_timeout"
         };
         let mut settings = ClusterSettings {
-            ttl: self.get("ttl", "a number of seconds", seconds),
-            loop_wait: self.get("loop_wait", "a number of seconds", seconds),
-            retry_timeout: self.get("retry_timeout", "a number of seconds", seconds),
             maximum_lag_on_failover: self
                 .get("maximum_lag_on_failover", "a number of bytes", whole_number)
                 .unwrap_or(default.maximum_lag_on_failover),
             maximum_lag_on_syncnode: self
                 .get("maximum_lag_on_syncnode", "a number of bytes, or -1", bytes_or_unlimited)
                 .flatten(),
-            check_timeline: self.flag("check_timeline", default.check_timeline),
             synchronous_mode: self
                 .get("synchronous_mode", "true, false or \"quorum\"", synchronous_mode)
                 .unwrap_or(default.synchronous_mode),
@@ -233,12 +199,13 @@ impl<'a> Reader<'a> {
             member_slots_ttl: self
                 .get("member_slots_ttl", "a number of seconds", seconds)
                 .unwrap_or(default.member_slots_ttl),
-            max_timelines_history: self
-                .get("max_timelines_history", "a whole number", count)
-                .unwrap_or(default.max_timelines_history),
-            standby_cluster: self.get("standby_cluster", "an object", follows_another).unwrap_or(false),
             ..default
         };
+        for name in FOR_PATRONICTL {
+            self.get(name, "a number of seconds", seconds);
+        }
+        // Its leader takes no writes, which nobody should believe of one that does.
+        self.get("standby_cluster", "none: pgha makes no standby clusters", |_| None::<()>);
         if let Some(slots) = self.get("slots", "an object", Value::as_object) {
             let mut inner = self.inner("slots.", slots);
             for name in slots.keys() {
@@ -257,13 +224,6 @@ impl<'a> Reader<'a> {
     }
 
     fn postgresql(&mut self, settings: &mut ClusterSettings) {
-        settings.use_slots = self.flag("use_slots", settings.use_slots);
-        settings.use_pg_rewind = self.flag("use_pg_rewind", settings.use_pg_rewind);
-        settings.remove_data_directory_on_rewind_failure =
-            self.flag("remove_data_directory_on_rewind_failure", settings.remove_data_directory_on_rewind_failure);
-        settings.remove_data_directory_on_diverged_timelines = self
-            .flag("remove_data_directory_on_diverged_timelines", settings.remove_data_directory_on_diverged_timelines);
-        settings.pg_hba = self.get("pg_hba", "an array of lines", lines);
         if let Some(parameters) = self.get("parameters", "an object", Value::as_object) {
             let mut inner = self.inner("postgresql.parameters.", parameters);
             for name in parameters.keys() {
@@ -338,19 +298,6 @@ fn synchronous_mode(value: &Value) -> Option<SynchronousMode> {
     truth(value).map(|on| if on { SynchronousMode::On } else { SynchronousMode::Off })
 }
 
-/// Patroni's rule: a standby cluster names a host, a port or a `restore_command`.
-fn follows_another(value: &Value) -> Option<bool> {
-    let named = |value: &Value| !matches!(scalar_text(value).as_deref(), None | Some("" | "0" | "off"));
-    let object = value.as_object()?;
-    let keys = ["host", "port", "restore_command"];
-    Some(keys.iter().any(|key| object.get(*key).is_some_and(named)))
-}
-
-fn lines(value: &Value) -> Option<Vec<String>> {
-    let items = value.as_array()?.iter();
-    items.map(|line| line.as_str().map(str::to_owned)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,10 +354,10 @@ mod tests {
     fn wrong_values_fall_back_and_are_reported() {
         let config = config(
             r#"{"ttl":"soon","pause":"maybe","synchronous_node_count":0,"synchronous_mode":3,"maximum_lag_on_failover":-1,
-                "postgresql":{"use_slots":"perhaps","pg_hba":[1],"parameters":[]}}"#,
+                "standby_cluster":{"host":"a"},"postgresql":{"parameters":[]}}"#,
         );
         assert_eq!(config.settings(), &ClusterSettings::default());
-        assert_eq!(config.warnings().len(), 8, "{:#?}", config.warnings());
+        assert_eq!(config.warnings().len(), 7, "{:#?}", config.warnings());
     }
 
     #[test]
@@ -430,6 +377,8 @@ mod tests {
         let config =
             config(r#"{"ttl":30,"sycnhronous_mode":true,"postgresql":{"parameter":{},"parameters":{"jit":1}}}"#);
         assert_eq!(config.unread(), ["postgresql.parameter", "sycnhronous_mode"]);
+        // What Patroni would heed is no different.
+        assert_eq!(super::tests::config(r#"{"postgresql":{"use_slots":true}}"#).unread(), ["postgresql.use_slots"]);
     }
 
     #[test]
@@ -438,12 +387,6 @@ mod tests {
         assert_eq!(settings.primary_start_timeout, Millis(7000));
         let both = config(r#"{"master_start_timeout":7,"primary_start_timeout":0}"#);
         assert_eq!(both.settings().primary_start_timeout, Millis(0));
-    }
-
-    #[test]
-    fn a_standby_cluster_names_its_source() {
-        assert!(config(r#"{"standby_cluster":{"host":"a"}}"#).settings().standby_cluster);
-        assert!(!config(r#"{"standby_cluster":{"primary_slot_name":"a"}}"#).settings().standby_cluster);
     }
 
     #[test]

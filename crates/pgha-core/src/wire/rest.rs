@@ -13,5 +13,5 @@ mod status;
 pub use cluster::{ClusterDocs, ClusterView, Lag, MemberView, Position, ScheduledSwitchover, ViewRole};
 pub use discarded::{Discarded, DiscardedList, DiscardedTransaction};
 pub use pgha::PghaStatus;
-pub use request::{FailsafeBody, ReinitializeBody, RestartBody, SwitchoverBody};
+pub use request::{FailsafeBody, RestartBody, SwitchoverBody};
 pub use status::{About, PatroniStatus, Replication, Xlog};

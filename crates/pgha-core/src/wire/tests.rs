@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::rest::{
-    ClusterDocs, FailsafeBody, Lag, Position, ReinitializeBody, RestartBody, SwitchoverBody, ViewRole, Xlog,
-};
+use super::rest::{ClusterDocs, FailsafeBody, Lag, Position, RestartBody, SwitchoverBody, ViewRole, Xlog};
 use super::*;
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{ClusterName, Epoch, NodeName};
@@ -94,7 +92,7 @@ fn rest_bodies() {
     assert_eq!(primary.xlog, Some(Xlog::Primary { location: Lsn(67_395_656) }));
     golden!(
         PghaStatus,
-        r#"{"name":"db1","reason":"holds the lease","code":"lead","since":"2026-01-01T10:00:00+00:00","epoch":7,"lease_ms":4321,"watchdog":"armed","timeline":2,"position":67395656,"position_complete":true,"detached":true,"looked_ms_ago":12,"can_lead":true}"#
+        r#"{"name":"db1","version":"0.1.0","reason":"holds the lease","code":"lead","since":"2026-01-01T10:00:00+00:00","epoch":7,"lease_ms":4321,"watchdog":"armed","timeline":2,"position":67395656,"position_complete":true,"detached":true,"looked_ms_ago":12,"can_lead":true}"#
     );
     golden!(FailsafeBody, r#"{"name":"db1","conn_url":"postgres://a/","api_url":"http://a/","slots":{"db2":5}}"#);
 }
@@ -150,7 +148,7 @@ fn the_cluster_is_put_together_as_patroni_does() {
 
 #[test]
 fn roles_follow_the_settings() {
-    use ViewRole::{Leader, QuorumStandby, Replica, StandbyLeader};
+    use ViewRole::{Leader, QuorumStandby, Replica, SyncStandby};
 
     let (scope, members, status, sync) = three_members();
     let leader = node("db1");
@@ -166,14 +164,14 @@ fn roles_follow_the_settings() {
             settings,
         })
     };
-    let roles = |mode, standby_cluster| {
-        let settings = ClusterSettings { synchronous_mode: mode, standby_cluster, ..ClusterSettings::default() };
+    let roles = |mode| {
+        let settings = ClusterSettings { synchronous_mode: mode, ..ClusterSettings::default() };
         let view = build(&settings, Some(&leader));
         view.members.into_iter().map(|member| member.role).collect::<Vec<_>>()
     };
-    assert_eq!(roles(SynchronousMode::Off, false), [Leader, Replica, Replica]);
-    assert_eq!(roles(SynchronousMode::Quorum, false), [Leader, QuorumStandby, Replica]);
-    assert_eq!(roles(SynchronousMode::On, true), [StandbyLeader, Replica, Replica]);
+    assert_eq!(roles(SynchronousMode::Off), [Leader, Replica, Replica]);
+    assert_eq!(roles(SynchronousMode::Quorum), [Leader, QuorumStandby, Replica]);
+    assert_eq!(roles(SynchronousMode::On), [Leader, SyncStandby, Replica]);
 
     let paused = ClusterSettings { pause: true, ..ClusterSettings::default() };
     let leaderless = build(&paused, None);
@@ -213,7 +211,6 @@ fn feed(bytes: &[u8]) {
         Member,
         PatroniStatus,
         PghaStatus,
-        ReinitializeBody,
         RestartBody,
         Status,
         SwitchoverBody,

@@ -195,7 +195,8 @@ fn units(site: &Site<'_>, list: &mut List) -> Result<(), RenderError> {
     let mut unit = Unit::new(UNIT).restart_on(inputs);
     if primary {
         unit = unit.restart_hurts(format!(
-            "{} is the primary: a restart of its agent moves the primary to another host, and writes pause meanwhile",
+            "{} is the primary: Postgres runs on while its agent is restarted, and another member takes over if the agent \
+             does not come back before its lease ends",
             site.host.name
         ));
     }

@@ -126,17 +126,13 @@ pub(super) async fn version(settings: &Settings) -> Result<(), Failure> {
 }
 
 async fn describe(agent: &Client) -> Result<String, ClientError> {
-    let status = agent.status().await?;
-    let (name, version) = match &status.patroni {
-        Some(about) => (about.name.as_deref(), about.version.as_str()),
-        None => (None, "unknown"),
-    };
-    let name = name.unwrap_or(agent.address());
+    let (about, status) = (agent.pgha().await?, agent.status().await?);
+    let version = about.version.as_deref().unwrap_or("of an unknown version");
     let postgres = match status.server_version {
         Some(version) => format!("PostgreSQL {}.{}", version / 10_000, version % 10_000),
         None => format!("PostgreSQL {}", status.state),
     };
-    Ok(format!("{name}: agent {version}, {postgres}"))
+    Ok(format!("{}: pgha-agent {version}, {postgres}", about.name))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `reinit` and `restart`: what is done to a single member.
 
-use pgha_core::wire::rest::{ReinitializeBody, RestartBody};
+use pgha_core::wire::rest::RestartBody;
 
 use super::show_members;
 use crate::agents::{Snapshot, agent_of};
@@ -25,8 +25,7 @@ pub(super) async fn reinit(settings: &Settings, arguments: &Reinit) -> Result<()
     show_members(&snapshot)?;
     let question = format!("Remove the data of {} and fetch them anew?", member.name);
     screen::confirm(&question, arguments.yes)?;
-    let body = ReinitializeBody { force: arguments.force, from_leader: arguments.from_leader };
-    let answer = agent.reinitialize(&body).await?;
+    let answer = agent.reinitialize().await?;
     screen::say(&format!("{}: {}", member.name, answer.text))?;
     screen::say("`pghactl list -W` shows when it streams again.")?;
     Ok(())

@@ -121,8 +121,6 @@ pub struct ScheduledSwitchover {
 pub enum ViewRole {
     /// It takes writes.
     Leader,
-    /// It leads a cluster that follows another cluster.
-    StandbyLeader,
     /// Commits wait for it.
     SyncStandby,
     /// Commits wait for some, and it is one of them.
@@ -138,7 +136,6 @@ impl ViewRole {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Leader => "leader",
-            Self::StandbyLeader => "standby_leader",
             Self::SyncStandby => "sync_standby",
             Self::QuorumStandby => "quorum_standby",
             Self::Replica => "replica",
@@ -148,7 +145,7 @@ impl ViewRole {
 
     /// Whether it leads.
     pub fn is_leader(&self) -> bool {
-        matches!(self, Self::Leader | Self::StandbyLeader)
+        matches!(self, Self::Leader)
     }
 }
 
@@ -156,7 +153,6 @@ impl From<String> for ViewRole {
     fn from(word: String) -> Self {
         match word.as_str() {
             "leader" => Self::Leader,
-            "standby_leader" => Self::StandbyLeader,
             "sync_standby" => Self::SyncStandby,
             "quorum_standby" => Self::QuorumStandby,
             "replica" => Self::Replica,
@@ -334,11 +330,9 @@ fn view(docs: &ClusterDocs<'_>, name: &NodeName, member: &Member) -> MemberView 
 }
 
 fn role(docs: &ClusterDocs<'_>, name: &NodeName, leads: bool) -> ViewRole {
-    let standby_cluster = docs.settings.standby_cluster;
     match docs.settings.synchronous_mode {
-        _ if leads && standby_cluster => ViewRole::StandbyLeader,
         _ if leads => ViewRole::Leader,
-        _ if standby_cluster || !docs.sync.has_standby(name) => ViewRole::Replica,
+        _ if !docs.sync.has_standby(name) => ViewRole::Replica,
         SynchronousMode::Off => ViewRole::Replica,
         SynchronousMode::On => ViewRole::SyncStandby,
         SynchronousMode::Quorum => ViewRole::QuorumStandby,

@@ -12,6 +12,9 @@ use crate::wire::codec::document;
 pub struct PghaStatus {
     /// The member.
     pub name: NodeName,
+    /// The version of its agent.
+    #[serde(default)]
+    pub version: Option<String>,
     /// The reason of its last decision, in one sentence.
     pub reason: String,
     /// The same, as a word that does not change between versions.

@@ -53,19 +53,6 @@ pub struct RestartBody {
 
 document!(RestartBody, "the body of the request", "a JSON object of conditions");
 
-/// `POST /reinitialize`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ReinitializeBody {
-    /// Even while the member is busy with something else.
-    #[serde(default, skip_serializing_if = "codec::is_false")]
-    pub force: bool,
-    /// From the leader, not from the archive or another member.
-    #[serde(default, skip_serializing_if = "codec::is_false")]
-    pub from_leader: bool,
-}
-
-document!(ReinitializeBody, "the body of the request", "a JSON object with `force` and `from_leader`");
-
 /// `POST /failsafe`: a primary that has lost `ZooKeeper` asks whether it may go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailsafeBody {
@@ -127,7 +114,6 @@ mod tests {
     #[test]
     fn an_empty_request_is_an_empty_object() {
         assert_eq!(RestartBody::default().render(), b"{}");
-        assert_eq!(ReinitializeBody::default().render(), b"{}");
         assert_eq!(RestartBody::parse(b"{}"), Ok(RestartBody::default()));
     }
 
