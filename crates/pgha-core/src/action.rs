@@ -9,6 +9,15 @@ use crate::name::{Epoch, NodeName, SlotName, SystemId};
 use crate::observation::{PermanentSlot, SyncRecord};
 use crate::time::Instant;
 
+/// A leadership that was not renewed in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lapsed {
+    /// Its `leader` znode is there, and to be deleted.
+    pub held: bool,
+    /// The version that `status` must still have; `None`: it must not exist, and is made.
+    pub renewal: Option<i32>,
+}
+
 /// One step. The executor does them in order and stops at the first that fails; it never repeats one by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -22,12 +31,9 @@ pub enum Action {
         epoch: Epoch,
         /// Create `initialize` as well: the cluster does not exist yet.
         initialize: bool,
-        /// The holder's newest renewal: the version that `status` must still have.
+        /// The leadership before this one was not given back, and has lapsed if that is its newest renewal.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        evict: Option<i32>,
-        /// Nobody holds `leader`, and nobody has given it back: the version that `status` must still have.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        renewal: Option<i32>,
+        lapsed: Option<Lapsed>,
         /// Where `pgha/epoch` is created: it gets a greater version than this, which it had before somebody deleted it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         above: Option<i32>,

@@ -201,8 +201,8 @@ impl World {
             || before.failover_version != tree.failover_version
             || before.cluster.config != tree.cluster.config
             || before.cluster.initialize != tree.cluster.initialize;
-        let renewed = before.renewals != tree.renewals;
-        if !watched && !renewed {
+        let renewed = tree.renewal.filter(|renewal| before.renewal != Some(*renewal));
+        if !watched && renewed.is_none() {
             return;
         }
         for host in 0..self.hosts.len() {
@@ -216,8 +216,8 @@ impl World {
                 if watched {
                     self.later(delay, Event::Wake(who));
                 }
-                if renewed {
-                    self.later(delay, Event::RenewalSeen { who, version: tree.renewals });
+                if let Some(renewal) = renewed {
+                    self.later(delay, Event::RenewalSeen { who, renewal });
                 }
             }
         }
@@ -314,10 +314,10 @@ impl World {
             return;
         }
         let unchecked = self.is(Mutant::SkipEpochCheck);
-        if let Write::Take { evict: Some(renewal), .. } = write.as_mut()
+        if let Write::Take { lapsed: Some(lapsed), .. } = write.as_mut()
             && self.is(Mutant::EvictUnchecked)
         {
-            *renewal = self.zk.committed.renewals;
+            lapsed.renewal = self.zk.committed.renewal.map(|newest| newest.version);
         }
         let next = self.zk.committed.apply(&self.names, who.host, session, &write, unchecked);
         let done = next.is_some();
@@ -411,6 +411,9 @@ impl World {
             agent.connection.server = Some(server);
             agent.connection.session = Some(session);
             agent.connection.heard = now;
+            if known.is_none() {
+                agent.heart.reborn();
+            }
         }
         let delay = self.between(1, 5);
         self.later(delay, Event::Wake(who));

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use pgha_core::name::Epoch;
+use pgha_core::pulse::Renewal;
 
 use crate::model::zookeeper::{SessionId, Tree, Write};
 use crate::slots::SlotWork;
@@ -63,7 +64,7 @@ pub enum Event {
         /// The agent.
         who: Who,
         /// Which.
-        version: i32,
+        renewal: Renewal,
     },
     /// A write was answered.
     WriteDone {

@@ -112,6 +112,10 @@ pub fn planned(rng: &mut fastrand::Rng, members: usize, spare: usize) -> Vec<Pla
             plan(0, rng.u64(500..20_000), unseen[rng.usize(0..unseen.len())]);
             plan(rng.u64(0..3000), 1, Fault::Mishap(mishap));
         }
+        // No draw of its own: seeds that are known stay what they are.
+        if at.0.is_multiple_of(4) {
+            plan(lasts / 2, 1, Fault::Mishap(Mishap::Damage(Damage::Status)));
+        }
         let after = rng.u64(0..20_000);
         match rng.u8(0..8) {
             0 => plan(after, rng.u64(500..20_000), Fault::KillAgent(member)),

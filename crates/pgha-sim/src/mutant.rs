@@ -68,6 +68,8 @@ pub enum Mutant {
     EvictEarly,
     /// A leader is evicted by who has not heard of its renewals, and nothing else is looked at.
     EvictUnchecked,
+    /// Renewals are told apart by their version, which begins anew where somebody has deleted the znode.
+    CompareVersions,
     /// A leadership that somebody has deleted counts as given back.
     TakeDeleted,
     /// A voter goes on streaming from the old primary.

@@ -414,7 +414,7 @@ impl World {
             Event::Rested { who, turn } => self.rested(who, turn),
             Event::ReadDone { who, turn, tree } => self.read_done(who, turn, tree),
             Event::Looked { who, turn, mute } => self.looked(who, turn, mute),
-            Event::RenewalSeen { who, version } => self.renewal_seen(who, version),
+            Event::RenewalSeen { who, renewal } => self.renewal_seen(who, renewal),
             Event::WriteDone { who, id, done } => self.write_done(who, id, Some(done)),
             Event::WriteLate { who, id } => self.write_done(who, id, None),
             Event::PeersAsked { who, id, asked, since } => self.peers_asked(who, id, &asked, since),

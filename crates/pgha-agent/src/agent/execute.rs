@@ -42,16 +42,14 @@ const PEER_DEADLINE: Duration = Duration::from_millis(400);
 impl Agent {
     pub(super) async fn execute(&mut self, action: Action, seen: &Seen) -> anyhow::Result<Done> {
         match action {
-            Action::TakeLeadership { version, epoch, initialize, evict, renewal, above } => {
+            Action::TakeLeadership { version, epoch, initialize, lapsed, above } => {
                 // Who serves already takes again what it has.
                 if self.lease.is_none() && !self.context.promises.bid(clock::now(), epoch) {
                     anyhow::bail!("this member has just promised not to lead");
                 }
                 let patience = patience(&self.settings.timing);
-                let done = self
-                    .zookeeper
-                    .write(Write::Take { version, epoch, initialize, evict, renewal, above }, patience)
-                    .await;
+                let done =
+                    self.zookeeper.write(Write::Take { version, epoch, initialize, lapsed, above }, patience).await;
                 self.take_acknowledgements();
                 if let Err(DcsError::Changed(_) | DcsError::Disconnected | DcsError::InFlight) = &done {
                     self.context.promises.withdraw();

@@ -17,6 +17,8 @@ use pgha_core::wire::{self, ClusterConfig, EpochDoc, MemberRole, MemberState, Wi
 pub(crate) struct Raw {
     pub(crate) data: Vec<u8>,
     pub(crate) version: i32,
+    /// Of the transaction that made this version.
+    pub(crate) zxid: i64,
     pub(crate) owner: i64,
 }
 
@@ -309,7 +311,7 @@ mod tests {
     }
 
     fn raw(data: &[u8]) -> Raw {
-        Raw { data: data.to_vec(), version: 3, owner: 0 }
+        Raw { data: data.to_vec(), version: 3, zxid: 9, owner: 0 }
     }
 
     /// Whatever stands in a znode, the agent goes on.

@@ -9,11 +9,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pgha_core::action::Lapsed;
 use pgha_core::config::Config;
 use pgha_core::name::{Epoch, NodeName};
-use pgha_core::pulse::{Heart, Pulse};
+use pgha_core::pulse::{Heart, Pulse, Renewal};
 use pgha_core::time::Instant;
-use pgha_core::wire::{EpochDoc, Paths};
+use pgha_core::wire::{EpochDoc, Paths, Status};
 use pgha_guard::clock;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -25,15 +26,8 @@ use super::snapshot::{Raw, RawTree};
 /// A write, with the condition under which it happens.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
-    /// Create `leader`, raise the epoch; in place of a holder whose newest renewal is that of this version of `status`.
-    Take {
-        version: Option<i32>,
-        epoch: Epoch,
-        initialize: bool,
-        evict: Option<i32>,
-        renewal: Option<i32>,
-        above: Option<i32>,
-    },
+    /// Create `leader`, raise the epoch; in place of one that has lapsed.
+    Take { version: Option<i32>, epoch: Epoch, initialize: bool, lapsed: Option<Lapsed>, above: Option<i32> },
     /// Replace our own `leader`, raise or restore the epoch.
     Reown { version: Option<i32>, epoch: Epoch, above: Option<i32> },
     /// Write `status`.
@@ -169,6 +163,7 @@ impl ZooKeeper {
             )));
         }
         tracing::info!(session = %client.session_id(), "connected to ZooKeeper");
+        lock(&self.heart).reborn();
         self.watch(&client);
         self.client = Some(client);
         Ok(())
@@ -185,7 +180,7 @@ impl ZooKeeper {
         let heart = self.heart.clone();
         let renewed = move |status: Option<Stat>| {
             if let Some(status) = status {
-                lock(&heart).renewed(status.version, clock::now());
+                lock(&heart).renewed(Renewal { version: status.version, zxid: status.mzxid }, clock::now());
             }
         };
         self.watchers.push(watch(client, self.paths.status(), renewed, || {}));
@@ -224,8 +219,9 @@ impl ZooKeeper {
             Ok(Ok(tree)) => {
                 let (now, mut heart) = (clock::now(), lock(&self.heart));
                 heart.led(tree.epoch.as_ref().map(|epoch| epoch.version), now);
-                if let Some(status) = &tree.status {
-                    heart.renewed(status.version, now);
+                match &tree.status {
+                    Some(status) => heart.renewed(Renewal { version: status.version, zxid: status.zxid }, now),
+                    None => heart.missed(now),
                 }
                 drop(heart);
                 Ok(tree)
@@ -329,7 +325,7 @@ async fn make_base(client: &Client, paths: &Paths) -> Result<(), Error> {
 fn raw(answer: MultiReadResult) -> Result<Option<Raw>, Error> {
     match answer {
         MultiReadResult::Data { data, stat } => {
-            Ok(Some(Raw { data, version: stat.version, owner: stat.ephemeral_owner }))
+            Ok(Some(Raw { data, version: stat.version, zxid: stat.mzxid, owner: stat.ephemeral_owner }))
         }
         MultiReadResult::Error { err: Error::NoNode } => Ok(None),
         MultiReadResult::Error { err } => Err(err),
@@ -412,17 +408,20 @@ async fn perform(client: &Client, paths: &Paths, me: &NodeName, write: &Write) -
     let broken = |error: Error| DcsError::Other(error.to_string());
     let record = |epoch: Epoch, released: bool| EpochDoc { epoch, leader: me.clone(), released }.render();
     match write {
-        Write::Take { version, epoch, initialize, evict, renewal, above } => {
+        Write::Take { version, epoch, initialize, lapsed, above } => {
             let raised = raise(&mut multi, &epoch_path, &record(*epoch, false), *version, *above).map_err(broken)?;
             steps.extend(vec![epoch_path; raised]);
-            if let Some(renewal) = evict {
-                multi.add_check_version(&paths.status(), *renewal).map_err(broken)?;
-                multi.add_delete(&leader_path, None).map_err(broken)?;
-                steps.extend([paths.status(), leader_path.clone()]);
-            }
-            if let Some(renewal) = renewal {
-                multi.add_check_version(&paths.status(), *renewal).map_err(broken)?;
+            if let Some(Lapsed { held, renewal }) = lapsed {
+                match renewal {
+                    Some(version) => multi.add_check_version(&paths.status(), *version),
+                    None => multi.add_create(&paths.status(), &Status::default().render(), &persistent),
+                }
+                .map_err(broken)?;
                 steps.push(paths.status());
+                if *held {
+                    multi.add_delete(&leader_path, None).map_err(broken)?;
+                    steps.push(leader_path.clone());
+                }
             }
             multi.add_create(&leader_path, me.as_str().as_bytes(), &ephemeral).map_err(broken)?;
             steps.push(leader_path);

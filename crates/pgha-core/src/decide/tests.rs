@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::action::StartAs;
+use crate::action::{Lapsed, StartAs};
 use crate::lease::Lease;
 use crate::lsn::{Lsn, Switch, TimelineHistory};
 use crate::name::{Epoch, SystemId};
@@ -472,14 +472,7 @@ fn the_first_member_makes_the_cluster_and_the_others_wait() {
     let decision = decided(&observe(none.clone(), Postgres::NoData));
     assert_eq!(
         decision.actions,
-        [Action::TakeLeadership {
-            version: None,
-            epoch: Epoch(1),
-            initialize: true,
-            evict: None,
-            renewal: None,
-            above: None
-        }]
+        [Action::TakeLeadership { version: None, epoch: Epoch(1), initialize: true, lapsed: None, above: None }]
     );
     none.leader = Some(Leader { name: name("peer"), is_my_session: false });
     none.initialize = Initialize::Begun;
@@ -726,7 +719,7 @@ prop_compose! {
             up_since: Instant(1),
             namesake: None,
             promise: promise.map(|(epoch, left)| Promise { to: name("peer"), epoch: Epoch(epoch), until: NOW + Millis(left) }),
-            pulse: pulse.map(|(version, ago)| Pulse { version, seen: NOW - Millis(ago) }),
+            pulse: pulse.map(|(version, ago)| Pulse { version: Some(version), seen: NOW - Millis(ago) }),
         }
     }
 }
@@ -808,9 +801,10 @@ proptest! {
                     prop_assert_eq!(*not_after, lease.fence_at(&settings.timing));
                 }
                 Action::Bootstrap => prop_assert!(mine && lease.is_some() && obs.postgres == Postgres::NoData),
-                Action::TakeLeadership { evict, .. } => {
-                    prop_assert!(nobody || !mine && evict.is_some(), "taken from somebody");
-                    prop_assert_eq!(*evict, if nobody { None } else { obs.pulse.map(|pulse| pulse.version) });
+                Action::TakeLeadership { lapsed: from, .. } => {
+                    prop_assert!(nobody || !mine && from.is_some(), "taken from somebody");
+                    let held = |pulse: Pulse| Lapsed { held: true, renewal: pulse.version };
+                    prop_assert_eq!(from.filter(|from| from.held), if nobody { None } else { obs.pulse.map(held) });
                     let lapsed = |pulse: Pulse| NOW.since(pulse.seen) >= settings.timing.eviction();
                     prop_assert!(nobody || obs.pulse.is_some_and(lapsed), "taken from somebody whose lease may hold");
                     let Dcs::Seen(cluster) = &obs.dcs else { unreachable!() };
@@ -930,7 +924,7 @@ fn a_quorum_is_counted_in_fresh_answers_of_voters_that_are_not_ahead() {
 fn a_leader_that_does_not_renew_is_evicted() {
     let mut obs = observe(cluster(Some("peer")), standby());
     let answered = |ago| Memory { answered_since: Some(NOW - Millis(ago)), ..Memory::default() };
-    let seen = |ago| Some(Pulse { version: 12, seen: NOW - Millis(ago) });
+    let seen = |ago| Some(Pulse { version: Some(12), seen: NOW - Millis(ago) });
     obs.pulse = seen(4999);
     let decision = decide(&settings(), &answered(60_000), &obs);
     assert_eq!((decision.reason.code(), decision.wake), ("following", Millis(1)));
@@ -941,8 +935,7 @@ fn a_leader_that_does_not_renew_is_evicted() {
         version: Some(2),
         epoch: Epoch(4),
         initialize: false,
-        evict: Some(12),
-        renewal: None,
+        lapsed: Some(Lapsed { held: true, renewal: Some(12) }),
         above: None,
     };
     assert_eq!(decision.actions, [take]);
@@ -965,19 +958,17 @@ fn a_leadership_that_somebody_deleted_is_not_vacant_before_its_lease_is_over() {
     let mut all = cluster(None);
     all.epoch.released = false;
     let mut obs = observe(all, standby());
-    let seen = |ago| Some(Pulse { version: 12, seen: NOW - Millis(ago) });
+    let seen = |ago| Some(Pulse { version: Some(12), seen: NOW - Millis(ago) });
     obs.pulse = seen(4999);
     let decision = decide(&settings(), &Memory::default(), &obs);
     assert_eq!(decision.reason, Reason::AwaitingLapse { leader: name("peer").to_string() });
     assert_eq!((decision.wake, &decision.actions[..]), (Millis(1), &[][..]));
     obs.pulse = seen(5000);
-    let renewal = Some(12);
     let take = Action::TakeLeadership {
         version: Some(2),
         epoch: Epoch(4),
         initialize: false,
-        evict: None,
-        renewal,
+        lapsed: Some(Lapsed { held: false, renewal: Some(12) }),
         above: None,
     };
     assert_eq!(decided(&obs).actions, [take]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Verdict, View, cluster_settings};
-use crate::action::{Action, StartAs};
+use crate::action::{Action, Lapsed, StartAs};
 use crate::name::NodeName;
 use crate::observation::{Cluster, Disk, Initialize, JobKind, PeerPosition, Postgres, Role, Running, Standby, Tie};
 use crate::reason::Reason;
@@ -29,11 +29,11 @@ fn take(view: &View<'_>, cluster: &Cluster, initialize: bool) -> Action {
     // Should the record have been deleted, epochs still do not begin anew.
     let newest = view.obs.past.led_in.unwrap_or_default().max(cluster.epoch.epoch);
     // Only a leadership that has lapsed is decided about here.
-    let renewal = view.obs.pulse.map(|pulse| pulse.version).filter(|_| !super::is_free(view.me(), cluster));
-    let (evict, renewal) = if cluster.leader.is_some() { (renewal, None) } else { (None, renewal) };
+    let pulse = view.obs.pulse.filter(|_| !super::is_free(view.me(), cluster));
+    let lapsed = pulse.map(|pulse| Lapsed { held: cluster.leader.is_some(), renewal: pulse.version });
     let version = cluster.epoch.version;
     let above = view.memory.epoch_version.filter(|_| version.is_none());
-    Action::TakeLeadership { version, epoch: newest.next(), initialize, evict, renewal, above }
+    Action::TakeLeadership { version, epoch: newest.next(), initialize, lapsed, above }
 }
 
 /// The znode is gone before my lease is, and nobody has led since (see the fencing rules): somebody deleted it, or the

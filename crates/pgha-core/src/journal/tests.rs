@@ -109,7 +109,7 @@ fn observation(role: Role) -> Observation {
         up_since: Instant(7),
         namesake: Some("10.0.0.9:8008".to_owned()),
         promise: Some(Promise { to: name("db-2"), epoch: Epoch(3), until: Instant(8) }),
-        pulse: Some(Pulse { version: 9, seen: Instant(3) }),
+        pulse: Some(Pulse { version: Some(9), seen: Instant(3) }),
     }
 }
 

@@ -40,7 +40,7 @@ impl World {
         let ack = |epoch: Epoch, began: bool| Some(Ack { sent, epoch, began });
         self.reached.acted(&action);
         match action {
-            Action::TakeLeadership { version, epoch, initialize, evict, renewal, above } => {
+            Action::TakeLeadership { version, epoch, initialize, lapsed, above } => {
                 if self.has_promised(who) {
                     return Done::Failed;
                 }
@@ -52,12 +52,7 @@ impl World {
                     agent.free = false;
                 }
                 self.spring(Moment::Bid, host);
-                self.write(
-                    who,
-                    Write::Take { version, epoch, initialize, evict, renewal, above },
-                    ack(epoch, true),
-                    None,
-                )
+                self.write(who, Write::Take { version, epoch, initialize, lapsed, above }, ack(epoch, true), None)
             }
             Action::ReownLeadership { version, epoch, above } => {
                 self.write(who, Write::Reown { version, epoch, above }, ack(epoch, true), Some(epoch))

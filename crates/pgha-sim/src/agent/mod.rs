@@ -133,7 +133,7 @@ pub struct Agent {
     seen: Option<Rc<Tree>>,
     /// The newest commit that it has seen.
     pub(crate) newest: Option<u64>,
-    heart: Heart,
+    pub(crate) heart: Heart,
     dcs_seen: Option<Instant>,
     eye: Eye,
     lease: Option<Lease>,

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::observation::{Dcs, Observation, Postgres, Primary, Role, Running, Sender, Standby, Tie, Watchdog};
+use pgha_core::pulse::Renewal;
 
 use super::{Agent, Phase, Read};
 use crate::event::{Event, Who};
@@ -63,18 +64,24 @@ impl World {
         let expired = session.is_some_and(|id| self.zk.sessions.get(id as usize).is_some_and(|s| s.expired));
         let now = self.now;
         let clock = self.clock(who.host);
+        let by_version = self.is(Mutant::CompareVersions);
         let Some(agent) = self.agent(who) else { return };
         let Phase::Observing { tree, looked, .. } = &mut agent.phase else { return };
         let done = *looked;
         let heard = answer.is_some();
-        let versions = answer.as_ref().map(|tree| (tree.renewals, tree.cluster.epoch.version));
+        let versions = answer.as_ref().map(|tree| (tree.renewal, tree.cluster.epoch.version));
         *tree = answer.filter(|_| !expired).map_or(Read::Failed, Read::Answered);
         if heard {
             agent.connection.heard = now;
         }
-        if let Some((renewals, epoch)) = versions {
+        if let Some((renewal, epoch)) = versions {
             agent.heart.led(epoch, clock);
-            agent.heart.renewed(renewals, clock);
+            match renewal {
+                Some(renewal) if by_version => agent.heart.renewed(versioned(renewal), clock),
+                Some(renewal) => agent.heart.renewed(renewal, clock),
+                None if by_version => {}
+                None => agent.heart.missed(clock),
+            }
         }
         if heard && expired {
             // The server says so; a new session is opened.
@@ -87,10 +94,11 @@ impl World {
     }
 
     /// A watch tells of a renewal.
-    pub(crate) fn renewal_seen(&mut self, who: Who, version: i32) {
+    pub(crate) fn renewal_seen(&mut self, who: Who, renewal: Renewal) {
         let clock = self.clock(who.host);
+        let renewal = if self.is(Mutant::CompareVersions) { versioned(renewal) } else { renewal };
         if let Some(agent) = self.agent(who) {
-            agent.heart.renewed(version, clock);
+            agent.heart.renewed(renewal, clock);
         }
     }
 
@@ -324,4 +332,9 @@ impl Agent {
             && published.writable
             && published.lease.is_some_and(|lease| lease.holds(now, &self.settings.timing))
     }
+}
+
+/// For a mutant: the version stands for the transaction.
+fn versioned(renewal: Renewal) -> Renewal {
+    Renewal { zxid: i64::from(renewal.version), ..renewal }
 }

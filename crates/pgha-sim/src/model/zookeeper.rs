@@ -12,12 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use pgha_core::action::Lapsed;
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{Epoch, NodeName, SlotName};
 use pgha_core::observation::{
     Cluster, ClusterSettings, EpochRecord, FailoverRequest, FailsafeRecord, History, Initialize, Leader, Member,
     SyncRecord,
 };
+use pgha_core::pulse::Renewal;
 
 pub use self::damage::Damage;
 use super::network::CLIENTS;
@@ -37,8 +39,8 @@ pub struct Tree {
     owners: [Option<SessionId>; CLIENTS],
     /// Version of `failover`, which stays when it is emptied.
     pub failover_version: i32,
-    /// Version of `status`: counts renewals.
-    pub renewals: i32,
+    /// The newest renewal, as `status` shows it; `None` where that znode does not exist.
+    pub renewal: Option<Renewal>,
     /// Version of `history`.
     pub history_version: Option<i32>,
     /// The documents, as agents see them; to none of them `leader` belongs.
@@ -58,10 +60,8 @@ pub enum Write {
         epoch: Epoch,
         /// Create `initialize` as well.
         initialize: bool,
-        /// Delete the `leader` of another, if its newest renewal is this one.
-        evict: Option<i32>,
-        /// The newest renewal of a `leader` that somebody has deleted.
-        renewal: Option<i32>,
+        /// The leadership that this one is taken from, if this is its newest renewal.
+        lapsed: Option<Lapsed>,
         /// What the version was before the epoch was deleted.
         above: Option<i32>,
     },
@@ -186,15 +186,15 @@ impl Tree {
         };
         let mut next = self.successor();
         match write {
-            Write::Take { version, epoch, initialize, evict, renewal, above } => {
+            Write::Take { version, epoch, initialize, lapsed, above } => {
                 let epoch = raise(*version, *epoch, *above)?;
                 // What is to be deleted must be there.
-                let evicted = evict.is_some_and(|renewal| self.renewals == renewal || unchecked);
-                if self.leader.is_some() != evict.is_some() || evict.is_some() && !evicted {
+                if self.leader.is_some() != lapsed.is_some_and(|lapsed| lapsed.held) {
                     return None;
                 }
-                if renewal.is_some_and(|renewal| self.renewals != renewal && !unchecked) {
-                    return None;
+                if let Some(Lapsed { renewal, .. }) = lapsed {
+                    (unchecked || self.renewal.map(|newest| newest.version) == *renewal).then_some(())?;
+                    next.renewal = next.renewal.or_else(|| Some(next.renews()));
                 }
                 if *initialize && seen.initialize != Initialize::Absent {
                     return None;
@@ -214,7 +214,7 @@ impl Tree {
             }
             Write::Renew { version, optime, slots, timeline, retain, .. } => {
                 current(*version).then_some(())?;
-                next.renewals += 1;
+                next.renewal = Some(next.renews());
                 let cluster = next.documents();
                 cluster.optime = *optime;
                 cluster.slot_positions.clone_from(slots);
@@ -294,6 +294,12 @@ impl Tree {
 
     fn successor(&self) -> Self {
         Self { zxid: self.zxid + 1, led: OnceCell::new(), ..self.clone() }
+    }
+
+    /// What a write of `status` makes of it.
+    fn renews(&self) -> Renewal {
+        let zxid = i64::try_from(self.zxid).unwrap_or(i64::MAX);
+        Renewal { version: next_version(self.renewal.map(|renewal| renewal.version)), zxid }
     }
 
     /// The documents, to be changed.
@@ -469,14 +475,8 @@ mod tests {
     #[test]
     fn a_late_release_of_a_former_leader_fails() {
         let names = ["a", "b"].map(|name| NodeName::try_from(name).expect("a name"));
-        let take = |version, epoch| Write::Take {
-            version,
-            epoch: Epoch(epoch),
-            initialize: false,
-            evict: None,
-            renewal: None,
-            above: None,
-        };
+        let take =
+            |version, epoch| Write::Take { version, epoch: Epoch(epoch), initialize: false, lapsed: None, above: None };
         let first = Tree::default().apply(&names, 0, 1, &take(None, 1), false).expect("vacant");
         assert!(first.apply(&names, 1, 2, &take(Some(0), 2), false).is_none(), "two leaders");
         let vacant = first.without(&names, 1).expect("it owned the leadership");

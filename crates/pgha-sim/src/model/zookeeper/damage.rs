@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pgha_core::lsn::Timeline;
+use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::NodeName;
 use pgha_core::observation::{EpochRecord, FailsafeRecord, History, SyncRecord};
 
@@ -17,6 +17,8 @@ pub enum Damage {
     Epoch,
     /// All of `pgha/` is deleted.
     Subtree,
+    /// `status` is deleted.
+    Status,
     /// `sync` is garbage.
     Sync,
     /// `failsafe` is garbage.
@@ -44,6 +46,14 @@ impl Tree {
                 next.documents().epoch = EpochRecord::default();
                 next.documents().history = without_timelines(&seen.history);
                 next.history_version = None;
+            }
+            Damage::Status => {
+                self.renewal?;
+                next.renewal = None;
+                let cluster = next.documents();
+                (cluster.optime, cluster.positions_on) = (Lsn(0), None);
+                cluster.slot_positions.clear();
+                cluster.retained_slots.clear();
             }
             Damage::Sync => {
                 let version = Some(next_version(Some(seen.sync.version?)));
