@@ -129,6 +129,10 @@ pub fn planned(rng: &mut fastrand::Rng, members: usize, spare: usize) -> Vec<Pla
             _ => {}
         }
     }
+    // What a member has confirmed is on record in `status` alone: without it nobody can tell an old disk from a new one.
+    if faults.iter().any(|planned| matches!(planned.fault, Fault::Mishap(Mishap::Restored(_)))) {
+        faults.retain(|planned| planned.fault != Fault::Mishap(Mishap::Damage(Damage::Status)));
+    }
     faults
 }
 

@@ -223,7 +223,9 @@ impl Agent {
         // The settings first: whoever sees the cluster made must see them too.
         if cluster.config.is_none() {
             let path = self.zookeeper.paths().config();
-            let data = self.first_settings().render();
+            // Where the record was lost of a cluster that was made before, what this member knew last is still true.
+            let known = self.known.config.clone().filter(|_| !seen.observation.past.unrecorded);
+            let data = known.unwrap_or_else(|| self.first_settings()).render();
             let expect = seen.documents.config_version;
             self.write_document(version, Document { path, data, expect }).await?;
         }

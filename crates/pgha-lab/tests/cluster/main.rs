@@ -8,6 +8,7 @@ mod archive;
 mod bad_input;
 mod faults;
 mod install;
+mod recovery;
 mod sections;
 mod site;
 
@@ -25,6 +26,7 @@ fn a_cluster_made_from_bare_hosts_outlives_its_faults() {
         && let Some(cluster) = install::made(&site, &mut sections)
     {
         faults::outlived(&cluster, &mut sections);
+        recovery::by_hand(&cluster, &mut sections);
         archive::kept(&site, &mut sections);
         install::silent(&site, &mut sections);
     }
