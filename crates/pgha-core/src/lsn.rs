@@ -144,9 +144,29 @@ impl TimelineHistory {
         Ok(Self(switches))
     }
 
-    /// Where `timeline` ended and its successor began; `None` if it is not an ancestor.
+    /// Where WAL of `timeline` ceases to be part of this history; `None` if it is not an ancestor.
+    ///
+    /// That is not always where its successor began. A recovery to a point in time may end before the newest timeline, which it
+    /// was to follow, has begun; PostgreSQL then writes that the newest one ended there (`writeTimeLineHistory` is given the
+    /// target's timeline, `xlog.c` of version 15).
     pub fn end_of(&self, timeline: Timeline) -> Option<Lsn> {
-        self.0.iter().find(|switch| switch.parent == timeline).map(|switch| switch.switched_at)
+        self.from(timeline)?.iter().map(|switch| switch.switched_at).min()
+    }
+
+    /// Whether `pg_rewind` finds where data of `timeline` has left this history: it goes by where the successor began
+    /// (`findCommonAncestorTimeline`).
+    pub fn shows_end_of(&self, timeline: Timeline) -> bool {
+        let rises = |switches: &[Switch]| switches.is_sorted_by_key(|switch| switch.switched_at);
+        match self.from(timeline) {
+            Some(switches) => switches.iter().map(|switch| switch.switched_at).min() == Some(switches[0].switched_at),
+            None => rises(&self.0),
+        }
+    }
+
+    /// From the end of `timeline` on.
+    fn from(&self, timeline: Timeline) -> Option<&[Switch]> {
+        let index = self.0.iter().position(|switch| switch.parent == timeline)?;
+        self.0.get(index..)
     }
 }
 
@@ -218,5 +238,16 @@ mod tests {
         let history = history.unwrap();
         assert_eq!(history.end_of(Timeline(2)), Some(Lsn(0x0700_00A0)));
         assert_eq!(history.end_of(Timeline(3)), None);
+        assert!([1, 2, 3].map(Timeline).into_iter().all(|timeline| history.shows_end_of(timeline)));
+    }
+
+    /// Recovered along timeline 2 to a time before that began.
+    #[test]
+    fn a_history_may_end_before_it_began() {
+        let text = "1\t0/B0000A0\tno recovery target specified\n2\t0/A000100\tbefore 2026-11-26 05:37:39+00\n";
+        let history = TimelineHistory::parse(text).unwrap();
+        let end = Some(Lsn(0x0A00_0100));
+        assert_eq!([1, 2, 3].map(|timeline| history.end_of(Timeline(timeline))), [end, end, None]);
+        assert_eq!([1, 2, 3].map(|timeline| history.shows_end_of(Timeline(timeline))), [false, true, false]);
     }
 }

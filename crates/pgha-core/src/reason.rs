@@ -63,6 +63,10 @@ reasons! {
     /// Leader.
     Leading = "leading", Calm, "I am the primary and my lease holds";
     /// Leader.
+    LeadingAlone = "leading_alone", Trouble, "I am the primary and my lease holds; no standby is synchronous: what is committed is on this host alone";
+    /// Leader.
+    CommitsWait = "commits_wait", Trouble, "I am the primary and my lease holds; no standby is synchronous, and commits wait until one is (synchronous_mode_strict)";
+    /// Leader.
     AwaitingRenewal = "awaiting_renewal", Trouble, "the leadership is mine, but my lease does not hold: doing nothing before a renewal is acknowledged";
     /// Leader.
     PreparingCluster = "preparing_cluster", Change, "the new cluster runs: creating the roles that its members need";

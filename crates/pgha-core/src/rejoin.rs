@@ -61,8 +61,11 @@ pub fn plan(control: &Control, past: &Past, me: &NodeName, leader: &Member, hist
         || lowest > Rung::Restart
         || has_parted(control, leader_timeline, history)
         || has_begun_in_vain(past, leader_timeline, history);
-    if is_twin(past, me, history) || is_foreign(control, me, history) || (parted && lowest == Rung::Clone) {
-        // Two members began the same timeline: pg_rewind compares timelines and would see no difference.
+    // pg_rewind would see no difference, where two members began the same timeline, or less than there is.
+    let hidden = is_twin(past, me, history)
+        || is_foreign(control, me, history)
+        || parted && control.timeline != leader_timeline && !history.switches.shows_end_of(control.timeline);
+    if hidden || (parted && lowest == Rung::Clone) {
         Plan::Clone
     } else if !parted {
         Plan::Start
@@ -243,6 +246,22 @@ mod tests {
         // Its own numbers are nobody else's: who streams has the leader's history.
         assert_eq!(parted(Some(Timeline(1)), true), Some(false));
         assert_eq!([3, 4].map(|begun| parted(Some(Timeline(begun)), false)), [Some(false); 2]);
+    }
+
+    /// The cluster was restored to a time before the last change of the primary; Postgres refuses to start what lies between.
+    #[test]
+    fn what_a_restore_left_behind_is_copied() {
+        let text = "1\t0/100\tno recovery target specified\n2\t0/C0\tbefore a time\n";
+        let switches = TimelineHistory::parse(text).unwrap();
+        let history = History { switches, newest: Some(Timeline(3)), begun_by: [].into(), ..history() };
+        let leader = Member { timeline: Some(Timeline(3)), ..leader() };
+        let plan = |timeline, at| {
+            let stopped = control(timeline, ControlState::ShutDown, at);
+            plan(&stopped, &Past::default(), &name("db3"), &leader, &history, Rung::Start)
+        };
+        assert_eq!([0xB0, 0xE0].map(|at| plan(1, at)), [Plan::Start, Plan::Clone]);
+        // Its own history says where it parted.
+        assert_eq!(plan(2, 0xE0), Plan::Rewind);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use crate::action::{Action, StartAs};
 use crate::lsn::Timeline;
 use crate::name::{NodeName, SlotName};
 use crate::observation::{
-    Cluster, Control, ControlState, FailoverRequest, Initialize, JobKind, Member, Postgres, Primary, Request, Role,
-    Running, RunningJob, Standby, SyncRecord, Watchdog,
+    Cluster, ClusterSettings, Control, ControlState, FailoverRequest, Initialize, JobKind, Member, Postgres, Primary,
+    Request, Role, Running, RunningJob, Standby, SyncRecord, Watchdog,
 };
 use crate::reason::Reason;
 use crate::sync::{self, Names, Step};
@@ -431,6 +431,15 @@ fn counted_on<'a>(view: &View<'a>, cluster: &'a Cluster) -> BTreeSet<&'a NodeNam
     if members.len() == 1 && recorded.len() > 1 { recorded.iter().collect() } else { members }
 }
 
+/// There is nothing to do about synchronous standbys; which is not to say that all is well.
+fn settled(settings: &ClusterSettings, sync: &SyncRecord) -> Reason {
+    match (settings.is_synchronous() && sync.standbys.is_empty(), settings.strict) {
+        (false, _) => Reason::Leading,
+        (true, false) => Reason::LeadingAlone,
+        (true, true) => Reason::CommitsWait,
+    }
+}
+
 /// Synchronous standbys, slots, and the checkpoint after a promotion.
 fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Verdict {
     let settings = cluster_settings(cluster);
@@ -444,7 +453,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     let (step, floor) = sync::step(view.me(), settings, &cluster.sync, primary, &cluster.members, &stalled, floor);
     view.memory.sync_floor = floor;
     let (reason, step_action, settling) = match step {
-        Step::Settled => (Reason::Leading, None, false),
+        Step::Settled => (settled(settings, &cluster.sync), None, false),
         Step::Claim(record) => (Reason::ClaimingSync, Some(Action::WriteSync { version, record }), true),
         Step::Record(record) => (recording(&cluster.sync, &record), Some(Action::WriteSync { version, record }), true),
         Step::SetNames(value) => {

@@ -16,7 +16,7 @@ use crate::observation::{
     Standby, SyncRecord, Synchrony, Tie, Watchdog,
 };
 use crate::pulse::Pulse;
-use crate::sync::Form;
+use crate::sync::{Form, Names};
 
 const NOW: Instant = Instant(1_000_000);
 
@@ -1433,4 +1433,25 @@ fn who_may_have_begun_what_nobody_knows_streams_from_nobody_while_it_starts() {
     assert_eq!(starting(4, Some(Timeline(2))), ["diverged", "Stop"]);
     assert_eq!(starting(1, Some(Timeline(2))), ["waiting_for_history"]);
     assert_eq!(starting(4, None), ["redirecting", "Follow"]);
+}
+
+#[test]
+fn a_primary_that_no_standby_protects_says_so() {
+    let alone = |strict| {
+        let mut all = cluster(Some("me"));
+        all.members.remove(&name("peer"));
+        all.sync.standbys.clear();
+        all.config = Some(ClusterSettings { synchrony: Synchrony::Named, strict, ..ClusterSettings::default() });
+        let mut postgres = primary();
+        if let Postgres::Running(running) = &mut postgres
+            && let Role::Primary(primary) = &mut running.role
+        {
+            primary.senders.clear();
+            primary.sync_names = if strict { Names::Nobody } else { Names::Nothing }.render();
+            primary.slots = Slots::default();
+        }
+        said(&observe(all, postgres))
+    };
+    assert_eq!(alone(false), ["leading_alone"]);
+    assert_eq!(alone(true), ["commits_wait"]);
 }
