@@ -157,9 +157,9 @@ pub(super) fn to_copy(
         return BTreeSet::new();
     }
     let leaders = positions(cluster, leader);
-    let missing: BTreeSet<SlotName> = (settings.permanent_slots.keys())
-        .filter(|slot| is_logical(settings, slot) && !standby.slots.has(slot))
-        .filter(|slot| leaders.and_then(|it| it.get(*slot)).is_some_and(|position| standby.replayed >= *position))
+    let position = |slot: &SlotName| leaders.and_then(|it| it.get(slot));
+    let mut missing: BTreeSet<SlotName> = (settings.permanent_slots.keys())
+        .filter(|slot| is_logical(settings, slot) && !standby.slots.has(slot) && position(slot).is_some())
         .cloned()
         .collect();
     let now = view.now();
@@ -174,7 +174,9 @@ pub(super) fn to_copy(
     let pause = view.settings.standstill;
     let copying = view.memory.copying.get_or_insert(SlotCopying { since: now, done: None });
     let waits = now.since(copying.since) < turn || copying.done.is_some_and(|done| now.since(done) < pause);
-    if waits {
+    // One that is further than this standby, for the moment, does not make it lose its turn.
+    missing.retain(|slot| position(slot).is_some_and(|position| standby.replayed >= *position));
+    if waits || missing.is_empty() {
         return BTreeSet::new();
     }
     copying.done = Some(now);

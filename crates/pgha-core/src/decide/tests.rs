@@ -1270,6 +1270,27 @@ fn logical_slots_wait_for_a_change_of_the_leader() {
     assert_eq!(said(&observe(behind, standby()))[0], "following");
 }
 
+/// Simulated seed 9600910657: under load the slot was now and then further than the standby, whose turn began anew each time.
+#[test]
+fn a_member_keeps_its_turn_to_copy_slots() {
+    let mut all = with_permanent_slots();
+    // After `me`, whose turn would be at once.
+    let settings = Settings { me: name("they"), ..settings() };
+    all.members.insert(name("they"), all.members[&name("me")].clone());
+    let turn = settings.timing.ttl.0 * all.members.keys().filter(|name| **name < settings.me).count() as u64;
+    let mut memory = Memory::default();
+    let mut look = |after, position| {
+        let mut all = all.clone();
+        all.slot_positions.insert(SlotName::parse("cdc").unwrap(), Lsn(position));
+        let obs = Observation { now: NOW + Millis(after), ..observe(all, standby()) };
+        let decision = decide(&settings, &memory, &obs);
+        memory = decision.memory;
+        decision.reason.code()
+    };
+    assert_eq!([look(0, 900), look(turn - 1, 1001), look(turn, 1001)], ["following"; 3]);
+    assert_eq!(look(turn, 1000), "copying_slots");
+}
+
 #[test]
 fn permanent_slots_of_a_standby_move_with_the_leaders_and_are_made_anew_when_spoilt() {
     let mut obs = observe(with_permanent_slots(), standby());

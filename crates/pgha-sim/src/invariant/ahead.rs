@@ -50,7 +50,7 @@ pub fn check(world: &mut World, winner: usize) {
             && world.now.since(at.disk_failed_until) > steady
             && at.on
             && at.frozen_until <= world.now
-            && at.agent_frozen_until <= world.now
+            && world.now.since(at.agent_frozen_until) > steady
             && world.now.since(at.thawed) > steady
             && server.life == Life::Running
             && !server.primary
