@@ -92,6 +92,9 @@ pub struct Cluster {
     pub initialize: Initialize,
     /// Cluster-wide settings; `None` before the first leader wrote them.
     pub config: Option<ClusterSettings>,
+    /// Those are what this member knew last: somebody has deleted their znode.
+    #[serde(default)]
+    pub config_lost: bool,
     /// The synchronous standbys on record.
     pub sync: SyncRecord,
     /// A switchover or failover that somebody asked for.

@@ -58,6 +58,11 @@ impl Heart {
         }
     }
 
+    /// An event at `now` tells that `status` is gone: perhaps once more, after a renewal that nobody saw.
+    pub fn vanished(&mut self, now: Instant) {
+        self.status = Some((None, now));
+    }
+
     /// A session has begun, perhaps with an ensemble that has lost its data, whose transactions are counted anew.
     pub fn reborn(&mut self) {
         self.reborn = true;
@@ -125,6 +130,7 @@ mod tests {
         heart.missed(Instant(200));
         heart.missed(Instant(300));
         assert_eq!(heart.pulse(), Some(Pulse { version: None, seen: Instant(200) }));
+        heart.vanished(Instant(200));
         heart.renewed(renewal(49, 490), Instant(301));
         assert_eq!(heart.pulse(), Some(Pulse { version: None, seen: Instant(200) }));
         // The absence was old when it was heard of.

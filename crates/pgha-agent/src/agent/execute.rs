@@ -23,6 +23,7 @@ use super::{Agent, patience};
 use crate::dcs::{DcsError, Document, Write};
 use crate::jobs::{self, Job};
 use crate::postgres::conf::Upstream;
+use crate::postgres::control;
 use crate::postgres::query::{Connection, RoleSeen};
 use crate::quarantine::Parting;
 
@@ -221,11 +222,13 @@ impl Agent {
             return Ok(());
         };
         // The settings first: whoever sees the cluster made must see them too.
-        if cluster.config.is_none() {
+        if cluster.config.is_none() || cluster.config_lost {
             let path = self.zookeeper.paths().config();
-            // Where the record was lost of a cluster that was made before, what this member knew last is still true.
-            let known = self.known.config.clone().filter(|_| !seen.observation.past.unrecorded);
-            let data = known.unwrap_or_else(|| self.first_settings()).render();
+            // Where the record was lost of a cluster that was made before, what this member knew last is still true; but a pause
+            // is for a time, which is over.
+            let known = self.known.config.as_ref().filter(|_| !seen.observation.past.unrecorded);
+            let unpaused = serde_json::Map::from_iter([("pause".to_owned(), serde_json::Value::Null)]);
+            let data = known.map_or_else(|| self.first_settings(), |known| known.patched(&unpaused)).render();
             let expect = seen.documents.config_version;
             self.write_document(version, Document { path, data, expect }).await?;
         }
@@ -442,12 +445,20 @@ impl Agent {
     }
 
     /// Brings `postgresql.conf` up to date and makes a running Postgres take it.
-    pub(super) fn reload_postgres(&mut self) {
-        // While a job works on the data directory, its files are the job's.
-        let Some(_) = Postmaster::find(&self.context.config.postgres.data_dir).filter(|_| self.job.is_none()) else {
+    /// While a job works on the data directory, its files are the job's.
+    pub(super) async fn reload_postgres(&mut self) {
+        let postgres = &self.context.config.postgres;
+        if Postmaster::find(&postgres.data_dir).is_none() {
             return;
-        };
-        let written = self.context.conf.write_settings(&self.cluster_parameters());
+        }
+        // What a standby was started with, its next start will need as well.
+        let standby = postgres.data_dir.join("standby.signal").exists();
+        let floors = control::floors(&postgres.bin_dir, &postgres.data_dir);
+        let floors = tokio::time::timeout(patience(&self.settings.timing), async {
+            if standby { floors.await.ok() } else { None }
+        });
+        let floors = floors.await.ok().flatten().unwrap_or_default();
+        let written = self.context.conf.write_settings_at_least(&self.cluster_parameters(), &floors);
         let reloaded = match written {
             Ok(true) => self.signal_reload(),
             Ok(false) => Ok(()),

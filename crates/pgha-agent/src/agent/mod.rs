@@ -212,9 +212,6 @@ impl Agent {
         if let Some(job) = self.job.take_if(|job| job.is_finished()) {
             self.job_ended(job.outcome().await);
         }
-        if std::mem::take(&mut self.reload) {
-            self.reload_postgres();
-        }
         let mut seen = self.observe().await;
         self.keep_schedule(&mut seen);
         let decision = decide(&self.settings, &self.memory, &seen.observation);
@@ -250,6 +247,11 @@ impl Agent {
         self.take_acknowledgements();
         let member = self.publish(&seen, &decision.reason);
         self.announce(&seen, &member).await;
+        // Files are written for this, which no renewal waits for.
+        if self.reload && self.job.is_none() {
+            self.reload = false;
+            self.reload_postgres().await;
+        }
         // After an action the world is another: look again soon, but not in a tight loop.
         self.failures = if failed { self.failures + 1 } else { 0 };
         // What fails again and again is not tried fifty times a second.

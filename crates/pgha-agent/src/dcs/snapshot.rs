@@ -190,6 +190,7 @@ pub(crate) fn understand(raw: &RawTree, me: &NodeName, known: &Known) -> (Cluste
         leader,
         initialize,
         config: settings,
+        config_lost: raw.config.is_none() && documents.config.is_some(),
         sync: SyncRecord {
             leader: documents.sync.leader.clone(),
             standbys: documents.sync.sync_standby.clone(),

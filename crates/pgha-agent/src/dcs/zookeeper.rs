@@ -178,10 +178,11 @@ impl ZooKeeper {
             self.watchers.push(watch(client, path, |_| {}, move || changed.notify_one()));
         }
         let heart = self.heart.clone();
-        let renewed = move |status: Option<Stat>| {
-            if let Some(status) = status {
+        let renewed = move |status: Option<Stat>| match status {
+            Some(status) => {
                 lock(&heart).renewed(Renewal { version: status.version, zxid: status.mzxid }, clock::now());
             }
+            None => lock(&heart).vanished(clock::now()),
         };
         self.watchers.push(watch(client, self.paths.status(), renewed, || {}));
     }
@@ -264,9 +265,13 @@ impl ZooKeeper {
             return Err(DcsError::Timeout(deadline));
         };
         self.in_flight = None;
-        if let Ok(Err(DcsError::Changed(_))) = &answer {
+        if let Ok(Err(DcsError::Changed(path))) = &answer {
             // What has changed may be that the parent of a document is gone.
             self.base_made = false;
+            if *path == self.paths.status() {
+                // Or that the ensemble is back at an earlier state, whose renewals are older than what was seen.
+                lock(&self.heart).reborn();
+            }
         }
         answer.unwrap_or_else(|_| Err(DcsError::Other("the write was abandoned".to_owned())))
     }

@@ -293,7 +293,7 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline, 
 
 /// The normal case: a primary with its lease.
 fn serving(view: View<'_>, cluster: &Cluster, version: i32, running: &Running, primary: &Primary) -> Verdict {
-    if !matches!(cluster.initialize, Initialize::Done(_)) || cluster.config.is_none() {
+    if !matches!(cluster.initialize, Initialize::Done(_)) || cluster.config.is_none() || cluster.config_lost {
         if !view.memory.prepared {
             // Until it is recorded nobody else joins: a cluster is not made before its members can log in.
             let actions = if view.backing_off(JobKind::Prepare) { vec![] } else { vec![Action::Prepare] };

@@ -120,6 +120,7 @@ fn cluster(leader: Option<&str>) -> Cluster {
         leader: leader.map(|it| Leader { name: name(it), is_my_session: it == "me" }),
         initialize: Initialize::Done(SystemId(7)),
         config: Some(ClusterSettings { synchrony: Synchrony::Named, ..ClusterSettings::default() }),
+        config_lost: false,
         sync: SyncRecord {
             leader: Some(name(leader.unwrap_or("peer"))),
             standbys: BTreeSet::from([name(other)]),
@@ -639,6 +640,7 @@ prop_compose! {
             leader: leader.map(|(name, mine)| Leader { is_my_session: mine && name.as_str() == "me", name }),
             initialize,
             config: configured.then(|| ClusterSettings { synchrony, strict, paused, failsafe, ..ClusterSettings::default() }),
+            config_lost: false,
             sync: SyncRecord { leader: sync_leader, standbys, quorum, unreadable: false, version: Some(1) },
             failover: failover.map(|(leader, candidate, later)| FailoverRequest { leader, candidate, later, version: 1 }),
             failsafe: FailsafeRecord { members: may_lead, unreadable: false, version: Some(0) },
@@ -1475,4 +1477,14 @@ fn a_primary_that_no_standby_protects_says_so() {
     };
     assert_eq!(alone(false), ["leading_alone"]);
     assert_eq!(alone(true), ["commits_wait"]);
+}
+
+/// Members that have no copy would take the cluster for an asynchronous one.
+#[test]
+fn settings_that_somebody_deleted_are_recorded_again() {
+    let mut all = cluster(Some("me"));
+    all.config_lost = true;
+    let prepared = Memory { prepared: true, ..Memory::default() };
+    let decision = decide(&settings(), &prepared, &observe(all, primary()));
+    assert!(matches!(decision.actions[..], [.., Action::RecordCluster { .. }]), "{decision:?}");
 }

@@ -48,6 +48,7 @@ fn cluster() -> Cluster {
         leader: Some(Leader { name: name("db-1"), is_my_session: true }),
         initialize: Initialize::Done(SystemId(u64::MAX)),
         config: Some(ClusterSettings { maximum_lag_on_syncnode: Some(5), ..ClusterSettings::default() }),
+        config_lost: false,
         sync: SyncRecord {
             leader: Some(name("db-1")),
             standbys: BTreeSet::from([name("db-2")]),

@@ -9,6 +9,8 @@ use crate::sections::Sections;
 
 /// The manual, whose commands are run as they stand.
 const MANUAL: &str = include_str!("../../../../docs/operations.md");
+/// ZooKeeper's own client.
+const ZOOKEEPER: &str = "java -cp '/usr/share/java/*' org.apache.zookeeper.ZooKeeperMain -server 127.0.0.1:2181";
 /// Copies, rewinds and starts included.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -44,8 +46,9 @@ fn ensemble_made_anew(cluster: &Cluster<'_>) -> Result<String> {
     let after = cluster.await_complete(LIMIT)?;
     ensure!(after.primary == before.primary, "{} took over from {}", after.primary, before.primary);
     ensure!(cluster.write("SELECT row FROM kept")? == [[Some("1".to_owned())]]);
-    let config = cluster.host("db1")?.run("pghactl config show")?;
-    ensure!(config.contains("\"maximum_lag_on_failover\": 2097152"), "a setting was lost: {config}");
+    // An agent would also tell what it remembers.
+    let config = host.run(&format!("{ZOOKEEPER} get /service/main/config 2> /dev/null"))?;
+    ensure!(config.contains("\"maximum_lag_on_failover\":2097152"), "a setting was lost: {config}");
     // Renewals begin anew with the znode: nobody may take them for old ones.
     thread::sleep(Duration::from_secs(15));
     let said = host.run("pghactl why")?;
