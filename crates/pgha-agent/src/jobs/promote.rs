@@ -90,6 +90,7 @@ fn archive_again(data_dir: &Path, timeline: Timeline) -> io::Result<usize> {
     if let Some(parent) = history.0.last() {
         numbers::archive(data_dir, parent.parent, timeline)?;
     }
+    leave_out(&wal, timeline, &history)?;
     let mut again = 0;
     for entry in std::fs::read_dir(wal.join("archive_status"))? {
         let path = entry?.path();
@@ -106,6 +107,27 @@ fn archive_again(data_dir: &Path, timeline: Timeline) -> io::Result<usize> {
         }
     }
     Ok(again)
+}
+
+/// Marks as archived what is not to be: segments in which an earlier timeline ended, and those behind such an end. One that has
+/// no mark, as `pg_rewind` may leave it, gets the other mark at the next checkpoint (`XLogArchiveCheckDone`), and where the old
+/// primary had gone on and archived it, the archive would refuse this one, and take nothing else, for ever.
+fn leave_out(wal: &Path, timeline: Timeline, history: &TimelineHistory) -> io::Result<()> {
+    for entry in std::fs::read_dir(wal)? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if Segment::parse(name).is_none_or(|it| it.timeline >= timeline) || is_whole(name, history) {
+            continue;
+        }
+        let status = wal.join("archive_status").join(name);
+        let (ready, done) = (status.with_added_extension("ready"), status.with_added_extension("done"));
+        match std::fs::rename(&ready, &done) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !done.exists() => std::fs::write(&done, "")?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether it is the history of an earlier timeline.
@@ -147,11 +169,18 @@ mod tests {
             std::fs::write(dir.path().join("pg_wal").join(file), "").unwrap();
             std::fs::write(status.join(file).with_added_extension("done"), "").unwrap();
         }
+        // Without a mark, and with the wrong one.
+        std::fs::remove_file(status.join("000000010000000000000005.done")).unwrap();
+        std::fs::rename(status.join("000000010000000000000006.done"), status.join("000000010000000000000006.ready"))
+            .unwrap();
         // Recycled meanwhile.
         std::fs::write(status.join("000000010000000000000003.done"), "").unwrap();
         assert_eq!(archive_again(dir.path(), Timeline(3)).unwrap(), 3);
         let ready = |file: &&str| status.join(file).with_added_extension("ready").exists();
         let again: Vec<_> = files.iter().copied().filter(|file| ready(file)).collect();
         assert_eq!(again, ["000000010000000000000004", "0000000200000000000000FF", "00000002.history"]);
+        for left_out in ["000000010000000000000005", "000000010000000000000006", "000000020000000100000000"] {
+            assert!(status.join(left_out).with_added_extension("done").exists(), "{left_out}");
+        }
     }
 }
