@@ -29,7 +29,9 @@ pub fn give(run_dir: &Path, at: Instant) -> io::Result<()> {
 fn last(run_dir: &Path) -> Option<(Instant, i32)> {
     let text = std::fs::read_to_string(file(run_dir)).ok()?;
     let (beat, pid) = text.trim().split_once(' ')?;
-    Some((Instant(beat.parse().ok()?), pid.parse().ok()?))
+    // Zero and less stand for many processes at once (kill(2)).
+    let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
+    Some((Instant(beat.parse().ok()?), pid))
 }
 
 /// Whether a guard runs, and has looked at the lease lately. (A time to come is one of before the host was started.)
