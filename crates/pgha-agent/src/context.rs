@@ -70,4 +70,9 @@ impl Context {
     pub(crate) fn old_data_dir(&self) -> PathBuf {
         self.config.postgres.data_dir.with_added_extension("old")
     }
+
+    /// What a copy leaves behind: the data that it replaced, or its own beginning, where it was given up.
+    pub(crate) fn leftovers(&self) -> [PathBuf; 2] {
+        [self.old_data_dir(), self.new_data_dir()]
+    }
 }

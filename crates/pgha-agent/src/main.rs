@@ -5,6 +5,7 @@ mod archive;
 mod context;
 mod dcs;
 mod disk;
+mod file_systems;
 mod jobs;
 mod journal;
 mod past;

@@ -1,10 +1,11 @@
-//! WAL that this member wrote and the cluster does not have: kept before a rewind, and read for what was in it.
+//! WAL that this member wrote and the cluster does not have: kept before a rewind or a copy, and read for what was in it.
 //!
 //! A directory for each parting, under `quarantine` in the state directory: the segments; `parting.json`, where it began;
 //! and once it has been read `discarded.json`, which is what `GET /pgha/discarded` and `pghactl discarded` show. Segments
 //! go when there are too many of them, the lists stay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -30,6 +31,8 @@ const NAMES_WITHIN: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(2);
 /// What has not been read by then never will be.
 const TO_BE_READ: Duration = Duration::from_secs(24 * 3600);
+/// What is left free on a disk that quarantined WAL is copied to.
+const LEFT_FREE: u64 = 64 << 20;
 /// For one question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -49,12 +52,17 @@ impl Parting {
     }
 }
 
-/// Copies the segments from the one in which the histories parted, and all that were not archived.
+/// Copies the segments from the one in which the histories parted, and all that were not archived, to the disk. An error where
+/// there is no room for the former; the latter are left out then.
 pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Result<()> {
     let wal = context.config.postgres.data_dir.join("pg_wal");
     let first = parting.map(Parting::segment);
     let mut segments: Vec<String> = Vec::new();
-    for entry in std::fs::read_dir(&wal)? {
+    let entries = match std::fs::read_dir(&wal) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let Some(segment) = Segment::parse(&name) else { continue };
         let unarchived = wal.join("archive_status").join(format!("{name}.ready")).exists();
@@ -70,12 +78,27 @@ pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Res
     let name = first.map_or_else(|| format!("unarchived-{}", segments[0]), |first| first.to_string());
     let dir = place(&context.config.state_dir).join(name);
     std::fs::create_dir_all(&dir)?;
-    let missing = segments.iter().filter(|segment| !dir.join(segment).exists());
-    let bytes = missing.clone().filter_map(|segment| wal.join(segment).metadata().ok()).map(|it| it.len()).sum();
-    make_room(context, &dir, bytes).await;
-    for segment in missing {
+    let length = |path: PathBuf| path.metadata().ok().map(|it| it.len());
+    segments.retain(|segment| length(dir.join(segment)) != length(wal.join(segment)));
+    let bytes = |segments: &[String]| segments.iter().filter_map(|segment| length(wal.join(segment))).sum::<u64>();
+    make_room(context, &dir, bytes(&segments)).await;
+    if bytes(&segments) > room(&dir)? {
+        tracing::warn!(dir = %dir.display(), bytes = bytes(&segments), "no room for WAL that was not archived: it is not kept");
+        segments.retain(|segment| first.is_some_and(|first| Segment::parse(segment).is_some_and(|it| it >= first)));
+    }
+    if bytes(&segments) > room(&dir)? {
+        let (bytes, dir) = (bytes(&segments), dir.display());
+        return Err(io::Error::other(format!(
+            "there is no room in {dir} for {bytes} bytes of WAL that the leader lacks"
+        )));
+    }
+    for segment in &segments {
         let partial = dir.join(format!(".{segment}"));
-        std::fs::copy(wal.join(segment), &partial)?;
+        let copied = std::fs::copy(wal.join(segment), &partial).and_then(|_| File::open(&partial)?.sync_all());
+        if let Err(error) = copied {
+            files::remove(&partial)?;
+            return Err(error);
+        }
         std::fs::rename(&partial, dir.join(segment))?;
         // Here it can be given up.
         tokio::task::yield_now().await;
@@ -83,9 +106,19 @@ pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Res
     if let Some(parting) = parting {
         files::replace(&dir.join("parting.json"), &serde_json::to_vec(&parting)?)?;
     }
+    // Its originals are about to go.
+    File::open(&dir)?.sync_all()?;
+    files::sync_parent(&dir)?;
     measure(context);
     tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
     Ok(())
+}
+
+/// Bytes that a disk can take, but for what it needs for its other work.
+fn room(dir: &Path) -> io::Result<u64> {
+    let disk = nix::sys::statvfs::statvfs(dir)?;
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    Ok(free.saturating_sub(LEFT_FREE))
 }
 
 /// Before `bytes` come to `newest`. What cannot be deleted is no reason not to come back.

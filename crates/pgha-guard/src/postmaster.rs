@@ -41,6 +41,36 @@ impl Postmaster {
         text.is_ok_and(|text| text.lines().nth(7).is_some_and(|status| status.trim() == "starting"))
     }
 
+    /// Removes a `postmaster.pid` that a power cut has left, where nothing works in `data_dir`, and says whether it did.
+    ///
+    /// Postgres removes it by itself, unless some process of its user has the number by now (`CreateLockFile`): after a boot
+    /// that may be the guard or a thread of the agent, and Postgres would refuse to start for as long as that lives. All
+    /// processes of Postgres work in the data directory, those included whose postmaster is gone.
+    pub fn forget_dead(data_dir: &Path) -> io::Result<bool> {
+        let file = data_dir.join("postmaster.pid");
+        if !file.exists() {
+            return Ok(false);
+        }
+        let data_dir = std::fs::canonicalize(data_dir)?;
+        for entry in std::fs::read_dir("/proc")? {
+            let process = entry?.path();
+            // Those of others cannot be asked, and are no Postgres of ours.
+            if std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == data_dir) {
+                return Ok(false);
+            }
+        }
+        std::fs::remove_file(file)?;
+        Ok(true)
+    }
+
+    /// The segment of WAL that recovery replays or waits for, as its process title says (`update_process_title`).
+    pub fn replaying(self) -> Option<String> {
+        let mut titles =
+            self.children().into_iter().filter_map(|child| std::fs::read_to_string(child.proc("cmdline")).ok());
+        let startup = titles.find(|title| title.contains(" startup "))?;
+        Some(startup.trim_end_matches('\0').trim_end().rsplit(' ').next()?.to_owned())
+    }
+
     fn proc(self, entry: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{entry}", self.pid))
     }
@@ -162,4 +192,26 @@ fn stat(pid: i32) -> Option<Stat> {
         parent: fields.get(1)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_power_cut_left_is_no_postmaster() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!Postmaster::forget_dead(dir.path()).unwrap());
+        let file = dir.path().join("postmaster.pid");
+        // The number is taken, by a process that is no Postgres.
+        std::fs::write(&file, format!("{}\n{}\n", std::process::id(), dir.path().display())).unwrap();
+        assert_eq!(Postmaster::find(dir.path()), None);
+        let mut backend = std::process::Command::new("sleep").arg("60").current_dir(dir.path()).spawn().unwrap();
+        assert!(!Postmaster::forget_dead(dir.path()).unwrap());
+        assert!(file.exists());
+        backend.kill().unwrap();
+        backend.wait().unwrap();
+        assert!(Postmaster::forget_dead(dir.path()).unwrap());
+        assert!(!file.exists());
+    }
 }

@@ -1,6 +1,7 @@
 //! Does what was decided: one action, one call. No choices are made here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use pgha_core::action::{Action, StartAs};
 use pgha_core::config::join_host_port;
 use pgha_core::lsn::{Lsn, Timeline};
 use pgha_core::name::{Epoch, NodeName, SlotName};
-use pgha_core::observation::{Dcs, JobKind, PeerAnswers, PeerPosition, PermanentSlot, SyncRecord};
+use pgha_core::observation::{Dcs, Initialize, JobKind, PeerAnswers, PeerPosition, PermanentSlot, SyncRecord};
 use pgha_core::time::Millis;
 use pgha_core::wire::rest::FailsafeBody;
 use pgha_core::wire::{self, FailoverRequest, HistoryLine, Status, SyncState, Timelines};
@@ -39,6 +40,9 @@ const SLOT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How long another member may take to say how far it is.
 const PEER_DEADLINE: Duration = Duration::from_millis(400);
+
+/// A data directory that could not be removed is tried again after this.
+const REMOVED_AGAIN: Duration = Duration::from_secs(60);
 
 impl Agent {
     pub(super) async fn execute(&mut self, action: Action, seen: &Seen) -> anyhow::Result<Done> {
@@ -120,16 +124,11 @@ impl Agent {
             }
             Action::Clone(leader) => {
                 let source = source(seen, &leader)?;
-                self.begin(JobKind::Clone, false, jobs::copy(self.context.clone(), source));
+                self.begin(JobKind::Clone, false, jobs::copy(self.context.clone(), source, parting(seen)));
             }
             Action::RemoveOldData => {
                 if self.removal.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-                    let old = self.context.old_data_dir();
-                    self.removal = Some(tokio::task::spawn_blocking(move || {
-                        if let Err(error) = pgha_guard::files::remove(&old) {
-                            tracing::warn!(dir = %old.display(), %error, "cannot remove the replaced data directory");
-                        }
-                    }));
+                    self.removal = Some(tokio::spawn(remove(self.context.leftovers())));
                 }
             }
             Action::CancelJob => {
@@ -568,6 +567,19 @@ fn source(seen: &Seen, name: &NodeName) -> anyhow::Result<Upstream> {
     upstream(&seen.documents, name).ok_or_else(|| anyhow::anyhow!("{name} does not say where its Postgres is"))
 }
 
+/// Removes data directories that nobody needs any more.
+async fn remove(directories: [PathBuf; 2]) {
+    let removed = tokio::task::spawn_blocking(move || {
+        directories
+            .iter()
+            .try_for_each(|dir| pgha_guard::files::remove(dir).map_err(|error| format!("{}: {error}", dir.display())))
+    });
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(%error, "cannot remove a data directory that nobody needs any more");
+        tokio::time::sleep(REMOVED_AGAIN).await;
+    }
+}
+
 /// Where the local history parted from the leader's.
 fn parting(seen: &Seen) -> Option<Parting> {
     let pgha_core::observation::Postgres::Stopped(control) = &seen.observation.postgres else {
@@ -576,6 +588,9 @@ fn parting(seen: &Seen) -> Option<Parting> {
     let Dcs::Seen(cluster) = &seen.observation.dcs else {
         return None;
     };
+    if cluster.initialize != Initialize::Done(control.system_id) {
+        return None;
+    }
     let at = cluster.history.switches.end_of(control.timeline)?;
     Some(Parting { timeline: control.timeline, at })
 }

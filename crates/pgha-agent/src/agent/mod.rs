@@ -223,7 +223,9 @@ impl Agent {
             // The memory carries it on from here.
             self.request = None;
         }
-        let background = |action: &Action| matches!(action, Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_));
+        let background = |action: &Action| {
+            matches!(action, Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_) | Action::RemoveOldData)
+        };
         let acted = !decision.actions.iter().all(background);
         if acted {
             // What clients and balancers may know does not wait for what is done about it.

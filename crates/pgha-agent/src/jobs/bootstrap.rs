@@ -8,6 +8,7 @@ use pgha_guard::files;
 use super::JobError;
 use super::run::run;
 use crate::context::Context;
+use crate::file_systems::FileSystems;
 
 /// See the module.
 pub(crate) async fn bootstrap(context: Arc<Context>) -> Result<(), JobError> {
@@ -15,7 +16,9 @@ pub(crate) async fn bootstrap(context: Arc<Context>) -> Result<(), JobError> {
     let new = context.new_data_dir();
     files::remove(&new).map_err(JobError::file(&new))?;
     context.past().making(true).map_err(JobError::failed("recording that a cluster is being made"))?;
+    let disk = FileSystems::around(&new).map_err(JobError::file(&new))?;
     initdb(&context, &new).await?;
+    disk.sync().map_err(JobError::file(&new))?;
     if data_dir.exists() {
         // Empty, or the decision would have been another.
         std::fs::remove_dir(data_dir).map_err(JobError::file(data_dir))?;
@@ -38,6 +41,7 @@ async fn initdb(context: &Context, new: &Path) -> Result<(), JobError> {
         "--data-checksums".to_owned(),
         "--auth-local=peer".to_owned(),
         "--auth-host=scram-sha-256".to_owned(),
+        "--no-sync".to_owned(),
     ];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let made = run(&context.program("initdb"), &args).await;

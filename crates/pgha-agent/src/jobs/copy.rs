@@ -6,29 +6,43 @@ use pgha_guard::files;
 
 use super::{JobError, run::run};
 use crate::context::Context;
+use crate::file_systems::FileSystems;
 use crate::postgres::conf::Upstream;
 use crate::postgres::supervisor;
+use crate::quarantine::{self, Parting};
 
 /// See the module.
-pub(crate) async fn copy(context: Arc<Context>, source: Upstream) -> Result<(), JobError> {
+pub(crate) async fn copy(context: Arc<Context>, source: Upstream, parting: Option<Parting>) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
     supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
     let (new, old) = (context.new_data_dir(), context.old_data_dir());
     files::remove(&new).map_err(JobError::file(&new))?;
+    let disk = FileSystems::around(&new).map_err(JobError::file(&new))?;
     let args = [
         format!("--pgdata={}", new.display()),
         format!("--dbname={}", context.conf.copy_source(&source)),
         "--wal-method=stream".to_owned(),
         "--checkpoint=fast".to_owned(),
         "--no-password".to_owned(),
+        "--no-sync".to_owned(),
     ];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     run(&context.program("pg_basebackup"), &args).await?;
+    // Once more for its tablespaces, which are known only now.
+    disk.sync().and_then(|()| FileSystems::of(&new)?.sync()).map_err(JobError::file(&new))?;
     let bytes = size(&new);
+    if data_dir.join("pg_wal").exists()
+        && let Err(error) = quarantine::keep(&context, parting).await
+    {
+        // It may be the reason for the copy; the old data stays until that streams.
+        tracing::warn!(%error, "cannot put WAL into quarantine");
+    }
     // Each step leaves something that the next start understands: no data, then a whole standby.
     if data_dir.exists() {
         files::remove(&old).map_err(JobError::file(&old))?;
         std::fs::rename(data_dir, &old).map_err(JobError::file(data_dir))?;
+        // Before what is recorded of it is forgotten.
+        files::sync_parent(data_dir).map_err(JobError::file(data_dir))?;
     }
     context.past().rebased().map_err(JobError::failed("recording the copy"))?;
     files::replace(&new.join("standby.signal"), b"").map_err(JobError::file(&new))?;

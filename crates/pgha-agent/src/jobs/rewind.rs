@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pgha_guard::postmaster::Postmaster;
+
 use super::JobError;
 use super::run::{RunError, run};
 use crate::context::Context;
+use crate::file_systems::FileSystems;
 use crate::postgres::conf::Upstream;
 use crate::postgres::supervisor;
 use crate::quarantine::{self, Parting};
@@ -20,11 +23,13 @@ pub(crate) async fn rewind(
 ) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
     supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
+    Postmaster::forget_dead(data_dir).map_err(JobError::file(data_dir))?;
     if context.past().view(false).rewind_unfinished {
         // It may be half one history and half another, or whole and unrecorded; pg_rewind cannot tell, and on a whole one
         // it would end recovery on the leader's own timeline. The manual advises a fresh copy.
         return Err(JobError::Impossible("an earlier pg_rewind was interrupted".to_owned()));
     }
+    let disks = FileSystems::of(data_dir).map_err(JobError::file(data_dir))?;
     quarantine::keep(&context, parting).await.map_err(JobError::failed("putting WAL into quarantine"))?;
     context.past().rewinding(true).map_err(JobError::failed("recording the rewind"))?;
     // pg_rewind recovers an unclean data directory in single-user mode, which refuses to run as a standby; and it
@@ -36,9 +41,15 @@ pub(crate) async fn rewind(
         format!("--source-server={}", context.conf.rewind_source(&source)),
         "--restore-target-wal".to_owned(),
         "--progress".to_owned(),
+        "--no-sync".to_owned(),
     ];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let printed = match run(&context.program("pg_rewind"), &args).await {
+    let ran = run(&context.program("pg_rewind"), &args).await;
+    // Also where it changed nothing: before it compares, it has an unclean data directory recovered by a Postgres that
+    // does not sync (`ensureCleanShutdown` in pg_rewind.c), and ends without a sync of its own where it fails.
+    // The source may have had tablespaces that were not here before.
+    disks.sync().and_then(|()| FileSystems::of(data_dir)?.sync()).map_err(JobError::file(data_dir))?;
+    let printed = match ran {
         Ok(printed) => printed,
         Err(error) => {
             if !error.to_string().contains("need to copy") {
@@ -50,8 +61,8 @@ pub(crate) async fn rewind(
     };
     let said = format!("{}\n{}", printed.stdout, printed.stderr);
     if said.contains("on the same timeline") {
-        // Only a history that has parted is rewound, and a timeline that two members began looks like one to pg_rewind.
-        context.past().rewinding(false).map_err(JobError::failed("recording the rewind"))?;
+        // Only a history that has parted is rewound, and a timeline that two members began looks like one to pg_rewind. It
+        // stays on record that this has to be copied: the control file does not show it any more.
         return Err(JobError::Impossible("pg_rewind sees one timeline where there are two".to_owned()));
     }
     context.conf.set_standby(true).map_err(JobError::file(data_dir))?;
@@ -65,8 +76,15 @@ pub(crate) async fn rewind(
 fn classify(error: &RunError) -> JobError {
     let text = error.to_string();
     let unreachable = matches!(error, RunError::Start { .. })
-        || ["could not connect", "connection to server", "server closed the connection", "starting up"]
-            .iter()
-            .any(|sign| text.contains(sign));
+        || [
+            "could not connect",
+            "connection to server",
+            "server closed the connection",
+            "could not receive data from server",
+            "could not send data to server",
+            "starting up",
+        ]
+        .iter()
+        .any(|sign| text.contains(sign));
     if unreachable { JobError::Failed(text) } else { JobError::Impossible(text) }
 }

@@ -45,6 +45,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("log_line_prefix", "%m [%p] %q%u@%d "),
 ];
 
+/// For connections to other members: a host that is gone without a word is noticed within seconds, not after two hours.
+const TCP: &str = "keepalives_idle=2 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=5000";
+
 /// What Postgres 15 has where no file says otherwise. A line that says the same, and goes away again once the standby runs,
 /// would count as a change that waits for a restart.
 const BUILT_IN: [(&str, u64); 4] = [
@@ -256,7 +259,7 @@ impl Conf {
         let timeout = self.config.timing().ttl.0.div_ceil(1000);
         format!(
             "user={user} passfile={passfile} host={host} port={port} application_name={name} \
-             connect_timeout={timeout} keepalives_idle=2 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=5000",
+             connect_timeout={timeout} {TCP}",
             user = self.config.postgres.replication_user,
             passfile = self.passfile().display(),
             host = upstream.host,
@@ -268,7 +271,7 @@ impl Conf {
     pub(crate) fn rewind_source(&self, upstream: &Upstream) -> String {
         format!(
             "user={user} passfile={passfile} host={host} port={port} dbname=postgres connect_timeout=5 \
-             target_session_attrs=read-write",
+             target_session_attrs=read-write {TCP}",
             user = self.config.postgres.rewind_user,
             passfile = self.passfile().display(),
             host = upstream.host,
