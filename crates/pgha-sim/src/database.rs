@@ -5,7 +5,7 @@ use pgha_core::observation::ControlState;
 
 use crate::event::{Event, Taker, Who};
 use crate::invariant::{self, Violation};
-use crate::model::postgres::{Life, Sender, Server, SyncNames, Waiting};
+use crate::model::postgres::{Breakage, Life, Sender, Server, SyncNames, Waiting};
 use crate::model::slots::Kind;
 use crate::model::wal::Position;
 use crate::mutant::Mutant;
@@ -40,8 +40,20 @@ impl World {
         }
         let takes = if unclean { self.between(150, 6000) } else { self.between(80, 800) };
         let takes = takes.max(self.hosts[host].recovers_until.since(now));
-        self.later(takes, Event::Started(Who { host, start: number }));
+        if self.hosts[host].pg.data.as_ref().is_none_or(|data| data.broken.is_none()) {
+            self.later(takes, Event::Started(Who { host, start: number }));
+        }
         self.arm_guard(host);
+    }
+
+    /// A standby finds that it cannot use what it has, while somebody serves who has everything.
+    pub(crate) fn break_data(&mut self, host: usize, breakage: Breakage) {
+        let serves = |host: usize| self.hosts[host].pg.server.as_ref().is_some_and(Server::writable);
+        let leads = self.zk.committed.leader.is_some_and(|(leader, _)| leader != host && serves(leader));
+        if let Some(data) = self.hosts[host].pg.data.as_mut().filter(|_| leads) {
+            data.broken = Some(breakage);
+            self.kill_postgres(host, "PANIC: WAL contains references to invalid pages");
+        }
     }
 
     fn server(&mut self, who: Who) -> Option<&mut Server> {

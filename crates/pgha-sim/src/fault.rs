@@ -41,6 +41,7 @@ impl Fault {
             | Self::Switchover(_)
             | Self::Pause
             | Self::RewindFails(_)
+            | Self::Break(..)
             | Self::StopEnsemble
             | Self::Blackout(_)
             | Self::Failover(_)
@@ -169,6 +170,7 @@ impl World {
             }
             Fault::RewindFails(host) => self.hosts[host].rewind_fails_until = until,
             Fault::StartFails(host) => self.hosts[host].start_fails_until = until,
+            Fault::Break(host, breakage) => self.break_data(host, breakage),
             Fault::SlowRecovery(host) => {
                 self.hosts[host].recovers_until = until;
                 self.kill_postgres(host, "a fault");

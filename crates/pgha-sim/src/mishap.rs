@@ -187,7 +187,9 @@ impl World {
         let Some(spare) = self.namesake else { return true };
         let barred = self.scenario.nofailover;
         let others = || (0..self.scenario.members).filter(|host| barred != Some(*host));
-        let whole = |host: &usize| self.hosts[*host].pg.data.as_ref().is_some_and(|data| !data.damaged);
+        let whole = |host: &usize| {
+            self.hosts[*host].pg.data.as_ref().is_some_and(|data| !data.damaged && data.broken.is_none())
+        };
         let successor = others().find(|host| *host == member && whole(host)).or_else(|| others().find(whole));
         let leads = self.zk.committed.leader.is_some_and(|(leader, _)| leader == spare);
         if leads && successor.is_none() && others().any(|host| host != member) {

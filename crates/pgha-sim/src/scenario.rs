@@ -9,6 +9,7 @@ use pgha_core::time::Millis;
 use pgha_core::timing::{Profile, Timing};
 
 use crate::mishap::{self, Mishap};
+use crate::model::postgres::Breakage;
 use crate::time::{Span, Time};
 
 /// Faults come from here on: the cluster has been made by then.
@@ -108,6 +109,8 @@ pub enum Fault {
     RewindFails(usize),
     /// Postgres does not start for a while.
     StartFails(usize),
+    /// A standby cannot use what it has any more.
+    Break(usize, Breakage),
     /// Crash recovery takes as long as this lasts.
     SlowRecovery(usize),
     /// A host's processes do not reach ZooKeeper, but everything else.
@@ -321,6 +324,12 @@ impl Scenario {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0006);
         if wanted > 0 {
             faults.extend(mishap::planned(&mut rng, members, members.max(servers)));
+        }
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED_0007);
+        if wanted > 0 && rng.u8(0..16) == 0 {
+            let at = FIRST_FAULT + Span(rng.u64(0..LAST_FAULT.since(FIRST_FAULT).0));
+            let fault = Fault::Break(rng.usize(0..members), [Breakage::Ends, Breakage::Hangs][rng.usize(0..2)]);
+            faults.push(Planned { at, lasts: Span(1), fault });
         }
         let namesakes = |planned: &Planned| matches!(planned.fault, Fault::Mishap(Mishap::Namesake(..)));
         let spare = faults.iter().any(namesakes).then(|| members.max(servers));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgha_core::config::{Config, join_host_port};
-use pgha_core::lsn::Timeline;
+use pgha_core::lsn::{Segment, Timeline};
 use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running};
 use pgha_core::time::Instant;
 use pgha_core::wire::{self, ClusterConfig};
@@ -84,7 +84,7 @@ impl Agent {
             self.learn_running(heartbeat, running, &documents);
         }
         let namesake = self.namesake(&documents);
-        let past = self.context.past().view(self.context.old_data_dir().exists());
+        let past = self.context.past().view(self.context.leftovers().iter().any(|dir| dir.exists()));
         let now = clock::now();
         let observation = Observation {
             now,
@@ -236,7 +236,8 @@ impl Eye {
         let signal = data_dir.join("standby.signal").exists();
         let starting = |memory: &PostmasterMemory| {
             let as_primary = memory.was_primary || !signal;
-            Postgres::Starting { since: memory.since, as_primary }
+            let segment = postmaster.replaying().and_then(|name| Segment::parse(&name));
+            Postgres::Starting { since: memory.since, as_primary, replaying: segment.map(Segment::end) }
         };
         // One that has answered does not say so any more.
         if self.memory.answered.is_none() && Postmaster::says_starting(data_dir) {

@@ -37,6 +37,12 @@ const CONSISTENCY: Duration = Duration::from_secs(5);
 /// Crash recovery and replay up to consistency may take this long (Patroni's `primary_start_timeout`).
 const READINESS: Duration = Duration::from_secs(300);
 
+/// Between two looks at a postmaster that starts.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What ends its recovery at once must not be missed.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+
 /// See the module.
 pub(crate) async fn start(
     context: Arc<Context>,
@@ -47,6 +53,7 @@ pub(crate) async fn start(
     let data_dir = &context.config.postgres.data_dir;
     supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
     let writing = || JobError::file(data_dir);
+    Postmaster::forget_dead(data_dir).map_err(writing())?;
     let floors = match mode {
         Mode::Primary { .. } => BTreeMap::new(),
         Mode::Standby(_) => control::floors(&context.config.postgres.bin_dir, data_dir).await.unwrap_or_default(),
@@ -88,12 +95,17 @@ async fn ready(context: &Context, ordered: &Ordered, standby: bool) -> Result<()
     let died = |what: &str| Err(JobError::Failed(format!("{what}; {}", supervisor::log_hint(config))));
     let mut connection = Connection::new(config, Duration::from_secs(2));
     let begun = StdInstant::now();
-    let mut appeared = false;
+    let (mut appeared, mut recovered) = (false, false);
     while begun.elapsed() < READINESS {
         let alive = Postmaster::find(data_dir).is_some();
+        if recovered && !alive {
+            return Err(JobError::Impossible(format!("Postgres ended in recovery; {}", supervisor::log_hint(config))));
+        }
         if appeared && !alive {
             return died("Postgres died while starting");
         }
+        // By then it has its configuration, its memory and its port; what it ends of is in its data.
+        recovered |= alive && standby && Postmaster::says_starting(data_dir);
         appeared |= alive;
         if !appeared && (begun.elapsed() > APPEARANCE || ordered.is_over().await) {
             return died("Postgres did not start");
@@ -104,7 +116,7 @@ async fn ready(context: &Context, ordered: &Ordered, standby: bool) -> Result<()
         if standby && appeared && begun.elapsed() > CONSISTENCY {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(if recovered { LOOK } else { FIRST_LOOK }).await;
     }
     died("Postgres did not become ready in time")
 }

@@ -393,6 +393,36 @@ async fn a_member_is_copied_anew_on_request_and_only_with_the_password() {
     }
 }
 
+/// `postmaster.pid` names a process that lives, as after a boot in which the number was used again; then neither a start nor a
+/// rewind can succeed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_data_is_broken_is_copied_by_itself() {
+    if !world::is_possible() {
+        return;
+    }
+    let (mut world, primary, standby) = two_members().await;
+    make_worms(&mut world, &primary, 3).await;
+    world.member(&standby).power_off();
+    let data = world.member(&standby).dir.join("data");
+    let other = world.member(&primary).postmaster().unwrap();
+    let left = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    let (_, rest) = left.split_once('\n').unwrap();
+    std::fs::write(data.join("postmaster.pid"), format!("{other}\n{rest}")).unwrap();
+    world.member(&standby).start();
+    world.await_standbys(&[&standby], SOON).await;
+
+    world.member(&standby).power_off();
+    std::fs::write(data.join("backup_label"), "nonsense\n").unwrap();
+    let begun = Instant::now();
+    world.member(&standby).start();
+    world.await_standbys(&[&standby], 6 * SOON).await;
+    eprintln!("copied after {:?}", begun.elapsed());
+    let log = std::fs::read_to_string(world.member(&standby).dir.join("agent.log")).unwrap();
+    assert!(log.contains("giving_up_starting") && log.contains("rejoin_clone"), "{log}");
+    assert_eq!(world.await_sync(SOON).await, standby);
+    assert_eq!(count(&mut world, &standby).await, 3);
+}
+
 /// ZooKeeper is away for several leases: the primary goes on while every member promises not to lead, and no longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn failsafe_mode_bridges_a_silent_zookeeper() {

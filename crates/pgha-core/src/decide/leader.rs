@@ -387,6 +387,8 @@ fn requested<'a>(view: View<'a>, cluster: &Cluster, version: i32, primary: &Prim
     };
     let chosen = match &request.candidate {
         Some(candidate) => fit(candidate).map(|()| candidate.clone()),
+        // The others do nothing of themselves.
+        None if settings.paused => Err("the cluster is paused, and it needs a candidate then".to_owned()),
         None => cluster
             .members
             .keys()

@@ -78,6 +78,8 @@ pub struct Memory {
     pub tried: Rung,
     /// A standby that does not get on.
     pub standstill: Option<Standstill>,
+    /// How often it was started since it last streamed and ended again, on this rung of the ladder.
+    pub starts: u32,
     /// The leader that this was tried with.
     pub tried_with: Option<NodeName>,
     /// The request that was there when this member last reached for the leadership, by its version: whoever was asked to
@@ -193,6 +195,7 @@ impl Memory {
     fn climb_to(&mut self, rung: Rung) {
         self.tried = rung;
         self.due = rung;
+        self.starts = 0;
     }
 }
 
@@ -502,8 +505,11 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
                 }
             }
             Outcome::Failed(_) | Outcome::Impossible(_) => {
-                if matches!(ended.outcome, Outcome::Impossible(_)) && ended.kind == JobKind::Rewind {
-                    memory.climb_to(Rung::Clone);
+                match (&ended.outcome, ended.kind) {
+                    (Outcome::Impossible(_), JobKind::Rewind) => memory.climb_to(Rung::Clone),
+                    // It did not get as far as to look at its data: another copy would not either.
+                    (Outcome::Failed(_), JobKind::Start) => memory.starts = memory.starts.saturating_sub(1),
+                    _ => {}
                 }
                 let failures = memory.backoff.filter(|b| b.kind == ended.kind).map_or(0, |b| b.failures) + 1;
                 // One heartbeat, then twice as long each time, up to 32.

@@ -1,7 +1,8 @@
 //! Somebody else leads: follow, or come back.
 
-use super::{Standstill, Verdict, View, cluster_settings, slots, topology};
+use super::{Memory, Standstill, Verdict, View, cluster_settings, slots, topology};
 use crate::action::{Action, StartAs};
+use crate::lsn::Lsn;
 use crate::name::NodeName;
 use crate::observation::{Cluster, Control, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
 use crate::reason::Reason;
@@ -52,6 +53,11 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Ve
             // It may need WAL that only this leader has to come up at all.
             redirected(view, leader, upstream)
         }
+        (Postgres::Starting { replaying: Some(position), .. }, Some(_)) => {
+            let upstream = view.memory.followed.clone();
+            let halt = Halt { reason: Reason::Starting, position: *position, upstream, paused: false };
+            standing_still(view, cluster, leader, halt)
+        }
         (Postgres::Starting { .. }, _) => view.say(Reason::Starting, vec![]),
         (Postgres::Mute { .. }, _) => view.say(Reason::PostgresMute, vec![]),
         (_, None) => view.say(Reason::WaitingForLeader { leader: leader.clone() }, vec![]).within(SOON),
@@ -101,6 +107,12 @@ fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
 /// A data directory at rest: the rejoin ladder.
 fn back(view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, control: &Control) -> Verdict {
     let name = leader.clone();
+    if u64::from(view.memory.starts) >= STARTS * patience(view.memory) {
+        let reason = Reason::GivingUpStarting { times: view.memory.starts };
+        // A restart is what it has had.
+        view.memory.climb_to(view.memory.tried.next().max(Rung::Rewind));
+        return view.say(reason, vec![]).within(SOON);
+    }
     let plan = rejoin::plan(control, &view.obs.past, view.me(), source, &cluster.history, view.memory.due);
     match plan {
         Plan::AwaitHistory => view.say(Reason::WaitingForHistory { leader: name }, vec![]).within(SOON),
@@ -109,6 +121,7 @@ fn back(view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, c
         Plan::Start => {
             let upstream = upstream(&view, cluster, leader);
             view.memory.followed.clone_from(&upstream);
+            view.memory.starts += 1;
             let start = Action::Start(StartAs::Standby(upstream));
             view.say(Reason::RejoinStart { leader: name }, vec![start])
         }
@@ -120,29 +133,45 @@ fn back(view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, c
     }
 }
 
-/// What a fresh copy did not mend is tried again after this many standstills.
+/// What a fresh copy did not mend is tried again after this many times as many starts, or standstills.
 const AFTER_COPY: u64 = 12;
+
+fn patience(memory: &Memory) -> u64 {
+    // As long as the copy itself fails it is due.
+    if memory.tried == Rung::Clone && memory.due != Rung::Clone { AFTER_COPY } else { 1 }
+}
+
+/// Postgres may end so often in recovery before its data is taken to be the reason.
+const STARTS: u64 = 6;
 
 /// A restartpoint that was ordered shows its effect within this.
 const RESTARTPOINT: Millis = Millis::from_secs(5);
 
-/// Not streaming: it may be replaying from the archive, or the leader cannot be reached, or there is no way on.
-fn standing_still(view: View<'_>, cluster: &Cluster, leader: &NodeName, standby: &Standby) -> Verdict {
-    let waiting = Reason::NotStreaming { leader: leader.clone() };
-    let position = standby.position();
+/// A standby that does not stream, or is not even consistent yet.
+struct Halt {
+    /// What it says meanwhile.
+    reason: Reason,
+    position: Lsn,
+    upstream: Option<NodeName>,
+    /// People have stopped replay.
+    paused: bool,
+}
+
+/// It may be replaying from the archive, or the leader cannot be reached, or there is no way on from here.
+fn standing_still(view: View<'_>, cluster: &Cluster, leader: &NodeName, halt: Halt) -> Verdict {
+    let Halt { reason: waiting, position, upstream, paused } = halt;
     let now = view.now();
     let here = view.memory.standstill.filter(|standstill| standstill.position == position);
     let since = here.map_or(now, |standstill| standstill.since);
     view.memory.standstill = Some(Standstill { position, since });
     let serves = cluster.members.get(leader).is_some_and(|member| member.is_primary && member.is_running);
-    let times = if view.memory.tried == Rung::Clone { AFTER_COPY } else { 1 };
-    let patience = Millis(view.settings.standstill.0 * times);
-    if now.since(since) < patience || !serves || standby.paused || cluster_settings(cluster).paused {
+    let patience = Millis(view.settings.standstill.0 * patience(view.memory));
+    if now.since(since) < patience || !serves || paused || cluster_settings(cluster).paused {
         let young = now.since(since) < view.timing().ttl;
         let decision = view.say(waiting, vec![]);
         return if young { decision.within(SOON) } else { decision };
     }
-    if standby.upstream.as_ref().is_some_and(|upstream| upstream != leader) {
+    if upstream.is_some_and(|upstream| upstream != *leader) {
         // The leader may do what this one does not.
         view.memory.shunned = Some(now);
         view.memory.standstill = None;
@@ -203,13 +232,17 @@ fn following(
         return redirected(view, leader, upstream);
     }
     if !standby.streaming && upstream.is_some() {
-        return standing_still(view, cluster, leader, standby);
+        let halt = Halt {
+            reason: Reason::NotStreaming { leader: leader.clone() },
+            position: standby.position(),
+            upstream: standby.upstream.clone(),
+            paused: standby.paused,
+        };
+        return standing_still(view, cluster, leader, halt);
     }
     view.memory.climb_to(Rung::Start);
     view.memory.standstill = None;
-    if view.obs.past.old_data_kept {
-        return view.say(Reason::DroppingOldData, vec![Action::RemoveOldData]);
-    }
+    let old_data_kept = view.obs.past.old_data_kept;
     let settings = cluster_settings(cluster);
     let missing = slots::to_copy(&mut view, cluster, settings, leader, standby);
     if !missing.is_empty() {
@@ -219,6 +252,10 @@ fn following(
     let mut actions = slots::of_standby(&mut view, cluster, settings, leader, standby);
     if standby.checkpoint_pending {
         actions.extend(view.checkpoint(running.timeline));
+    }
+    if old_data_kept {
+        actions.push(Action::RemoveOldData);
+        return view.say(Reason::DroppingOldData, actions);
     }
     match upstream {
         Some(upstream) => view.say(Reason::Following { leader: upstream }, actions),

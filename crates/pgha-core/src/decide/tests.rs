@@ -547,6 +547,13 @@ fn a_switchover_stops_cleanly_then_releases() {
     assert_eq!(said(&observe(all.clone(), stopped(ControlState::ShutDown)))[..2], ["handed_over", "ReleaseLeadership"]);
     all.failover = Some(request("nobody"));
     assert_eq!(said(&observe(all.clone(), primary())), ["switchover_refused", "ClearFailover"]);
+    // In a pause the others do not take over of themselves.
+    let mut paused = cluster(Some("me"));
+    paused.config.as_mut().unwrap().paused = true;
+    paused.failover = Some(FailoverRequest { candidate: None, ..request("peer") });
+    assert_eq!(said(&observe(paused.clone(), primary())), ["switchover_refused", "ClearFailover"]);
+    paused.failover = Some(request("peer"));
+    assert_eq!(said(&observe(paused, primary())), ["handing_over", "Stop"]);
     // The new leader clears the request.
     all.failover = Some(FailoverRequest { leader: Some(name("peer")), ..request("me") });
     assert_eq!(said(&observe(all, primary())), ["switchover_done", "ClearFailover"]);
@@ -602,7 +609,7 @@ fn any_postgres() -> impl Strategy<Value = Postgres> {
                 backup_label: false,
             })
         }),
-        1 => any::<bool>().prop_map(|as_primary| Postgres::Starting { since: NOW - Millis(10), as_primary }),
+        1 => any::<bool>().prop_map(|as_primary| Postgres::Starting { since: NOW - Millis(10), as_primary, replaying: None }),
         1 => (0..20_000_u64, any::<bool>())
             .prop_map(|(ago, was_primary)| Postgres::Mute { since: NOW - Millis(ago), was_primary }),
         3 => (1..4_u32, prop_oneof![Just(primary()), Just(standby())]).prop_map(|(timeline, mut postgres)| {
@@ -1084,7 +1091,7 @@ fn without_an_heir_a_failing_disk_is_better_than_nothing() {
 fn a_start_that_takes_too_long_lets_another_take_over() {
     let mut all = cluster(Some("me"));
     all.config = Some(ClusterSettings { primary_start_timeout: Millis::from_secs(60), ..ClusterSettings::default() });
-    let mut obs = observe(all, Postgres::Starting { since: NOW, as_primary: true });
+    let mut obs = observe(all, Postgres::Starting { since: NOW, as_primary: true, replaying: None });
     obs.job = Some(RunningJob { kind: JobKind::Start, since: NOW - Millis(100), writes: true });
     let down = |ago| Memory {
         down_since: Some(NOW - Millis::from_secs(ago)),
@@ -1449,13 +1456,84 @@ fn who_may_have_begun_what_nobody_knows_streams_from_nobody_while_it_starts() {
         all
     };
     let starting = |timeline, promoting_to| {
-        let mut obs = observe(all(timeline), Postgres::Starting { since: NOW, as_primary: false });
+        let mut obs = observe(all(timeline), Postgres::Starting { since: NOW, as_primary: false, replaying: None });
         obs.past.promoting_to = promoting_to;
         said(&obs)
     };
     assert_eq!(starting(4, Some(Timeline(2))), ["diverged", "Stop"]);
     assert_eq!(starting(1, Some(Timeline(2))), ["waiting_for_history"]);
     assert_eq!(starting(4, None), ["redirecting", "Follow"]);
+}
+
+/// Five ends in recovery may have any reason; a sixth is the data's.
+#[test]
+fn data_that_recovery_does_not_get_through_is_rewound_then_copied() {
+    let mut memory = Memory::default();
+    let mut obs = observe(cluster(Some("peer")), stopped(ControlState::InArchiveRecovery));
+    let mut turn = |obs: &Observation| {
+        let decision = decide(&settings(), &memory, obs);
+        memory = decision.memory;
+        decision.reason.code()
+    };
+    let ended = |kind, outcome: fn(String) -> Outcome| Some(EndedJob { kind, outcome: outcome("x".to_owned()) });
+    let start = |obs: &mut Observation, turn: &mut dyn FnMut(&Observation) -> &'static str, outcome| {
+        obs.now = obs.now + Millis::from_secs(60);
+        obs.ended = None;
+        assert_eq!(turn(obs), "rejoin_start");
+        obs.ended = ended(JobKind::Start, outcome);
+        turn(obs)
+    };
+    // A port that is taken, or a setting that is wrong, is not.
+    for _ in 0..10 {
+        assert_eq!(start(&mut obs, &mut turn, Outcome::Failed), "backing_off");
+    }
+    for _ in 0..5 {
+        assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "backing_off");
+    }
+    assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "giving_up_starting");
+    obs.ended = None;
+    assert_eq!(turn(&obs), "rejoin_rewind");
+    obs.ended = Some(EndedJob { kind: JobKind::Rewind, outcome: Outcome::Done });
+    obs.now = obs.now + Millis::from_secs(60);
+    assert_eq!(turn(&obs), "rejoin_start");
+    // Once more, up to a copy. That was the fifth start that came to an end nobody saw.
+    for _ in 0..4 {
+        assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "backing_off");
+    }
+    assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "giving_up_starting");
+    obs.ended = None;
+    assert_eq!(turn(&obs), "rejoin_clone");
+    obs.ended = Some(EndedJob { kind: JobKind::Clone, outcome: Outcome::Done });
+    obs.now = obs.now + Millis::from_secs(60);
+    assert_eq!(turn(&obs), "rejoin_start");
+    // That did not help: it may be something else, and the leader has other work.
+    for _ in 0..40 {
+        assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "backing_off");
+    }
+}
+
+#[test]
+fn recovery_that_waits_for_wal_that_never_comes_is_given_up() {
+    let mut memory = Memory { followed: Some(name("peer")), tried_with: Some(name("peer")), ..Memory::default() };
+    let mut now = NOW;
+    let mut turn = |replaying: Option<u64>, later: Millis| {
+        now = now + later;
+        let replaying = replaying.map(Lsn);
+        let mut obs = observe(cluster(Some("peer")), Postgres::Starting { since: NOW, as_primary: false, replaying });
+        obs.now = now;
+        let positions = [(name("peer"), peer_at(1000))].into();
+        obs.peers = Some(PeerAnswers { asked: now, positions, silent: BTreeSet::new() });
+        let decision = decide(&settings(), &memory, &obs);
+        memory = decision.memory;
+        decision.reason.code()
+    };
+    for segment in 1..9 {
+        assert_eq!(turn(Some(segment << 24), settings().standstill), "starting");
+    }
+    // It does not say where it is.
+    assert_eq!(turn(None, Millis::from_secs(3600)), "starting");
+    assert_eq!(turn(Some(9 << 24), Millis(1)), "starting");
+    assert_eq!(turn(Some(9 << 24), settings().standstill), "giving_up_streaming");
 }
 
 #[test]

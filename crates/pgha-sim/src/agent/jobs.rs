@@ -11,7 +11,7 @@ use super::Job;
 use super::execute::Done;
 use crate::event::{Event, Who};
 use crate::invariant;
-use crate::model::postgres::{Data, Life};
+use crate::model::postgres::{Breakage, Data, Life};
 use crate::model::slots::{Kind, Slot, Slots};
 use crate::mutant::Mutant;
 use crate::scenario::Moment;
@@ -34,6 +34,9 @@ pub(super) enum Work {
 
 /// The step at which slots to copy have been read.
 const READ: u8 = 2;
+
+/// The step at which recovery ends Postgres.
+const ENDS: u8 = 8;
 
 /// How often a job looks whether something has come about.
 const LOOK: Span = Span::millis(20);
@@ -120,6 +123,11 @@ impl World {
             self.hosts[host].pg.configured = String::new();
             return self.launch(host, false, upstream);
         }
+        if step == ENDS {
+            // After a while nobody waits for it any more.
+            let outcome = Outcome::Impossible("Postgres ended in recovery".to_owned());
+            return Step::End(if waited > 5000 { Outcome::Done } else { outcome });
+        }
         if waited > 5000 && self.hosts[host].pg.server.is_some() {
             return Step::End(Outcome::Done);
         }
@@ -132,6 +140,13 @@ impl World {
         }
         if self.hosts[host].pg.data.is_none() || self.hosts[host].pg.server.is_some() {
             return failed("nothing to start, or running already");
+        }
+        let broken = self.hosts[host].pg.data.as_ref().and_then(|data| data.broken);
+        if broken.is_some() && primary {
+            return failed("Postgres ended in recovery");
+        }
+        if broken == Some(Breakage::Ends) {
+            return Step::Again(self.between(10, 8000), ENDS);
         }
         invariant::rejoin::check_whole(self, host, "starts");
         self.start_postgres(host, primary, upstream);
@@ -224,7 +239,8 @@ impl World {
             }
             return failed("the source cannot be reached");
         }
-        if step == 0 && self.hosts[host].rewind_fails_until > self.now {
+        let broken = self.hosts[host].pg.data.as_ref().is_some_and(|data| data.broken.is_some());
+        if step == 0 && (broken || self.hosts[host].rewind_fails_until > self.now) {
             return Step::End(Outcome::Impossible("could not find previous WAL record".to_owned()));
         }
         if step == 0 {

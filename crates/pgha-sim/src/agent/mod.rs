@@ -331,7 +331,9 @@ impl World {
         if agent.request == Some(Request::Reinitialize) {
             agent.request = None;
         }
-        let background = |action: &Action| matches!(action, Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_));
+        let background = |action: &Action| {
+            matches!(action, Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_) | Action::RemoveOldData)
+        };
         agent.acted = !decision.actions.iter().all(background);
         agent.actions = decision.actions.into();
         agent.seen = if let Read::Answered(tree) = read { Some(tree) } else { None };

@@ -246,13 +246,15 @@ impl World {
         }
         if server.life != Life::Running {
             let as_primary = agent.eye.was_primary || !data.standby_signal;
-            return Postgres::Starting { since: agent.eye.since, as_primary };
+            // As long as recovery gets on its position changes.
+            let replaying = if data.broken.is_some() { data.at.lsn } else { self.now.0 };
+            return Postgres::Starting { since: agent.eye.since, as_primary, replaying: Some(Lsn(replaying)) };
         }
         if mute {
-            return match agent.eye.answered {
-                Some(since) => Postgres::Mute { since, was_primary: agent.eye.was_primary },
-                None => Postgres::Starting { since: agent.eye.since, as_primary: !data.standby_signal },
-            };
+            let as_primary = !data.standby_signal;
+            let starting = Postgres::Starting { since: agent.eye.since, as_primary, replaying: None };
+            let was_primary = agent.eye.was_primary;
+            return agent.eye.answered.map_or(starting, |since| Postgres::Mute { since, was_primary });
         }
         let branch = self.wal.timeline(data.at.branch);
         let streaming = server.receiver.is_some();

@@ -44,6 +44,17 @@ pub struct Data {
     pub backup_label: bool,
     /// An unfinished `pg_rewind` has left it half one thing and half another.
     pub damaged: bool,
+    /// Recovery does not get through it.
+    pub broken: Option<Breakage>,
+}
+
+/// What comes of recovery with data that is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breakage {
+    /// Postgres ends.
+    Ends,
+    /// It waits for WAL that will never come.
+    Hangs,
 }
 
 impl Data {
@@ -62,6 +73,7 @@ impl Data {
             standby_signal: false,
             backup_label: false,
             damaged: false,
+            broken: None,
         }
     }
 
