@@ -19,7 +19,7 @@ Files:
 
 Exit status:
   0  done
-  1  failed: no agent answered, a member refused, or nothing was changed
+  1  failed: no agent answered, a member refused, or you said no
   2  the command line or a configuration file is wrong
 
 Examples:
@@ -83,11 +83,17 @@ pub(crate) enum Command {
         For the case that the cluster does not do so by itself. If the candidate is not a synchronous standby, commits \
         that were acknowledged and that it has not received are lost. While the leader is healthy use `switchover`.")]
     Failover(Failover),
-    /// Stop acting on the cluster: nobody is promoted, started or stopped until `resume`
+    /// Suspend failover, for maintenance, until `resume`
+    #[command(long_about = "Suspend failover, for maintenance, until `resume`.\n\n\
+        Nobody takes over, and no standby is started, redirected or made anew. A primary is still stopped when its lease \
+        ends, and one whose Postgres dies is started again. A switchover needs --candidate meanwhile.")]
     Pause,
     /// Act on the cluster again
     Resume,
-    /// Remove a standby's data and fetch them anew
+    /// Copy a standby's data anew, and remove the old
+    #[command(long_about = "Copy a standby's data anew, and remove the old.\n\n\
+        The copy is made beside the old data: the disk must have room for both. The old data is removed when the copy \
+        streams; what only this member had is lost then, except for WAL that `pghactl discarded` lists.")]
     Reinit(Reinit),
     /// Restart the Postgres of a member
     Restart(Restart),

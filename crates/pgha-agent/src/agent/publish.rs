@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::observe::Seen;
 use super::{Agent, patience};
 use crate::dcs::{Announced, Documents, Write};
-use crate::postgres::query::{Heartbeat, RoleSeen};
+use crate::postgres::query::{Archiver, Heartbeat, RoleSeen};
 
 /// The version that Patroni's tools are told. They compare it with the features that a member supports.
 pub(crate) const PATRONI_VERSION: &str = "4.1.4";
@@ -46,6 +46,7 @@ pub(crate) struct Published {
     pub(crate) running: bool,
     pub(crate) reason: Option<(Reason, jiff::Timestamp)>,
     pub(crate) watchdog: &'static str,
+    pub(crate) archiver: Archiver,
     pub(crate) status: PatroniStatus,
     /// The same as it is sent: balancers ask for it many times a second.
     pub(crate) status_text: Bytes,
@@ -94,6 +95,7 @@ impl Published {
             running: false,
             reason: None,
             watchdog: "unknown",
+            archiver: Archiver::default(),
             status_text: status.render().into(),
             status,
             documents: Documents::default(),
@@ -165,6 +167,7 @@ impl Agent {
             running: seen.heartbeat.is_some(),
             reason: self.reason.clone(),
             watchdog: watchdog_word(self.watchdog.state(), config.watchdog.mode),
+            archiver: seen.heartbeat.as_ref().map(|heartbeat| heartbeat.archiver).unwrap_or_default(),
             status_text: status.render().into(),
             status,
             documents,

@@ -21,8 +21,18 @@ pub(crate) struct Heartbeat {
     pub(crate) started: String,
     pub(crate) version: u32,
     pub(crate) pending_restart: bool,
+    pub(crate) archiver: Archiver,
     /// Rows of `pg_stat_replication`, for `GET /patroni`.
     pub(crate) replication: Vec<pgha_core::wire::rest::Replication>,
+}
+
+/// How WAL gets into the archive, in Unix time; 0 where it never did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Archiver {
+    /// When a segment was last archived.
+    pub(crate) archived: u64,
+    /// When that last failed.
+    pub(crate) failed: u64,
 }
 
 /// The part that differs by role.
@@ -135,6 +145,8 @@ SELECT pg_is_in_recovery() AS standby,
        current_setting('server_version_num')::int AS version,
        pg_postmaster_start_time()::text AS started,
        EXISTS (SELECT FROM pg_settings WHERE pending_restart) AS pending_restart,
+       (SELECT extract(epoch FROM last_archived_time)::bigint FROM pg_stat_archiver) AS archived,
+       (SELECT extract(epoch FROM last_failed_time)::bigint FROM pg_stat_archiver) AS archive_failed,
        coalesce((SELECT wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')
                    FROM pg_stat_activity WHERE backend_type = 'checkpointer'), false) AS checkpointer_settled,
        coalesce((SELECT wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')
@@ -248,6 +260,10 @@ fn read(state: &Row, senders: &[Row], slots: &[Row]) -> Result<Heartbeat, QueryE
         let text: Option<String> = state.try_get(name)?;
         text.map_or(Ok(Lsn::INVALID), |text| text.parse().map_err(|_| QueryError::Strange(name)))
     };
+    let unix_time = |name: &str| -> Result<u64, QueryError> {
+        let seconds: Option<i64> = state.try_get(name)?;
+        Ok(seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0))
+    };
     let standby: bool = state.try_get("standby")?;
     let system_id: i64 = state.try_get("system_id")?;
     let checkpoint_timeline: i32 = state.try_get("checkpoint_timeline")?;
@@ -300,6 +316,7 @@ fn read(state: &Row, senders: &[Row], slots: &[Row]) -> Result<Heartbeat, QueryE
         started: state.try_get("started")?,
         version: u32::try_from(state.try_get::<_, i32>("version")?).unwrap_or_default(),
         pending_restart: state.try_get("pending_restart")?,
+        archiver: Archiver { archived: unix_time("archived")?, failed: unix_time("archive_failed")? },
         replication,
     })
 }

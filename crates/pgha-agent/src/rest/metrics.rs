@@ -76,6 +76,8 @@ pub(super) fn render(context: &Context, published: &Published) -> String {
             "WAL in quarantine, which the cluster does not have.",
             context.quarantined.load(Ordering::Relaxed),
         ),
+        ("pgha_archive_time", "When a primary last archived WAL (Unix time).", published.archiver.archived),
+        ("pgha_archive_failed_time", "When that last failed (Unix time).", published.archiver.failed),
         ("pgha_can_lead", "Nothing about this member itself keeps it from leading.", flag(published.can_lead)),
         ("patroni_postgres_timeline", "Timeline.", u64::from(status.timeline.map_or(0, |timeline| timeline.0))),
         ("patroni_dcs_last_seen", "When ZooKeeper was last seen (Unix time).", status.dcs_last_seen.unwrap_or(0)),

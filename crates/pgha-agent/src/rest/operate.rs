@@ -147,6 +147,9 @@ fn possible(published: &Published, asked: &SwitchoverBody, planned: bool) -> Res
     }
     match &asked.candidate {
         None if !planned => Err("failover is not possible: it needs a candidate".into()),
+        None if published.status.pause && asked.scheduled_at.is_none() => {
+            Err("switchover is not possible: the cluster is paused, and it needs a candidate then".into())
+        }
         None => Ok(()),
         Some(candidate) if documents.leader.as_ref() == Some(candidate) => {
             Err(format!("{what} is not possible: {candidate} is the leader already"))

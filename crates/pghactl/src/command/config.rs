@@ -82,7 +82,7 @@ pub(super) async fn pause(settings: &Settings, on: bool) -> Result<(), Failure> 
         ));
     }
     screen::say(if on {
-        "The cluster is paused: nobody is promoted, started or stopped until `pghactl resume`."
+        "The cluster is paused: nobody takes over until `pghactl resume`."
     } else {
         "The cluster is no longer paused."
     })?;
