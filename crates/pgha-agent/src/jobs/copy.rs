@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use pgha_guard::files;
 
-use super::{JobError, run::run};
+use super::JobError;
+use super::run::{RunError, run};
 use crate::context::Context;
 use crate::file_systems::FileSystems;
 use crate::postgres::conf::Upstream;
@@ -27,7 +28,9 @@ pub(crate) async fn copy(context: Arc<Context>, source: Upstream, parting: Optio
         "--no-sync".to_owned(),
     ];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    run(&context.program("pg_basebackup"), &args).await?;
+    if let Err(error) = run(&context.program("pg_basebackup"), &args).await {
+        return Err(failed(&context, &error));
+    }
     // Once more for its tablespaces, which are known only now.
     disk.sync().and_then(|()| FileSystems::of(&new)?.sync()).map_err(JobError::file(&new))?;
     let bytes = size(&new);
@@ -50,6 +53,24 @@ pub(crate) async fn copy(context: Arc<Context>, source: Upstream, parting: Optio
     files::sync_parent(data_dir).map_err(JobError::file(data_dir))?;
     tracing::info!(source = %source.name, bytes, "copied");
     Ok(())
+}
+
+/// Where there is no room for two, old data that is of no use gives way; other data is for people to decide about.
+fn failed(context: &Context, error: &RunError) -> JobError {
+    let data_dir = &context.config.postgres.data_dir;
+    if !error.to_string().contains("No space left on device") || !data_dir.exists() {
+        return JobError::Failed(error.to_string());
+    }
+    if !context.past().view(false).rewind_unfinished {
+        let advice = "the disk has no room for a copy beside the old data: make room, or move that away";
+        return JobError::Failed(format!("{error}; {advice} ({})", data_dir.display()));
+    }
+    match files::remove(data_dir) {
+        Ok(()) => {
+            JobError::Failed(format!("{error}; the data that an unfinished rewind has left gave way for the next try"))
+        }
+        Err(error) => JobError::file(data_dir)(error),
+    }
 }
 
 /// Bytes in a directory tree.
