@@ -25,7 +25,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::Action;
+use crate::action::{Action, StartAs};
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{Epoch, NodeName, SlotName};
 use crate::observation::{
@@ -383,8 +383,10 @@ pub fn decide_with(settings: &Settings, mut memory: Memory, obs: &Observation) -
         Continue(never) => match never {},
     };
     for action in &actions {
-        if let Action::ReleaseLeadership { version } = action {
-            memory.release_ordered = Some(*version);
+        match action {
+            Action::ReleaseLeadership { version } => memory.release_ordered = Some(*version),
+            Action::Start(StartAs::Standby(_)) => memory.starts += 1,
+            _ => {}
         }
     }
     Decision { reason, actions, wake, memory }

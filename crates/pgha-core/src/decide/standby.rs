@@ -4,7 +4,7 @@ use super::{Memory, Standstill, Verdict, View, cluster_settings, slots, topology
 use crate::action::{Action, StartAs};
 use crate::lsn::Lsn;
 use crate::name::NodeName;
-use crate::observation::{Cluster, Control, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
+use crate::observation::{Cluster, Control, Disk, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
 use crate::reason::Reason;
 use crate::rejoin::{self, Plan, Rung};
 use crate::time::Millis;
@@ -14,10 +14,12 @@ const SOON: Millis = Millis(200);
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
     if view.memory.tried_with.as_ref() != Some(leader) && view.memory.tried_with.replace(leader.clone()).is_some() {
-        // What could not stream from that one may from this.
+        // What could not stream from that one may from this. What ends in recovery does so whoever leads.
+        let starts = view.memory.starts;
         view.memory.standstill = None;
         view.memory.shunned = None;
         view.memory.climb_to(Rung::Start);
+        view.memory.starts = starts;
     }
     if !matches!(cluster.initialize, Initialize::Done(_)) {
         return view.say(Reason::WaitingForCluster, vec![]);
@@ -107,7 +109,7 @@ fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
 /// A data directory at rest: the rejoin ladder.
 fn back(view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, control: &Control) -> Verdict {
     let name = leader.clone();
-    if u64::from(view.memory.starts) >= STARTS * patience(view.memory) {
+    if u64::from(view.memory.starts) >= STARTS * patience(view.memory) && view.obs.disk == Disk::Sound {
         let reason = Reason::GivingUpStarting { times: view.memory.starts };
         // A restart is what it has had.
         view.memory.climb_to(view.memory.tried.next().max(Rung::Rewind));
@@ -121,7 +123,6 @@ fn back(view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, c
         Plan::Start => {
             let upstream = upstream(&view, cluster, leader);
             view.memory.followed.clone_from(&upstream);
-            view.memory.starts += 1;
             let start = Action::Start(StartAs::Standby(upstream));
             view.say(Reason::RejoinStart { leader: name }, vec![start])
         }
@@ -142,7 +143,7 @@ fn patience(memory: &Memory) -> u64 {
 }
 
 /// Postgres may end so often in recovery before its data is taken to be the reason.
-const STARTS: u64 = 6;
+const STARTS: u64 = 5;
 
 /// A restartpoint that was ordered shows its effect within this.
 const RESTARTPOINT: Millis = Millis::from_secs(5);

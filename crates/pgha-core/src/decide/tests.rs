@@ -1465,7 +1465,7 @@ fn who_may_have_begun_what_nobody_knows_streams_from_nobody_while_it_starts() {
     assert_eq!(starting(4, None), ["redirecting", "Follow"]);
 }
 
-/// Five ends in recovery may have any reason; a sixth is the data's.
+/// Four ends in recovery may have any reason; a fifth is the data's.
 #[test]
 fn data_that_recovery_does_not_get_through_is_rewound_then_copied() {
     let mut memory = Memory::default();
@@ -1487,7 +1487,7 @@ fn data_that_recovery_does_not_get_through_is_rewound_then_copied() {
     for _ in 0..10 {
         assert_eq!(start(&mut obs, &mut turn, Outcome::Failed), "backing_off");
     }
-    for _ in 0..5 {
+    for _ in 0..4 {
         assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "backing_off");
     }
     assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "giving_up_starting");
@@ -1496,8 +1496,8 @@ fn data_that_recovery_does_not_get_through_is_rewound_then_copied() {
     obs.ended = Some(EndedJob { kind: JobKind::Rewind, outcome: Outcome::Done });
     obs.now = obs.now + Millis::from_secs(60);
     assert_eq!(turn(&obs), "rejoin_start");
-    // Once more, up to a copy. That was the fifth start that came to an end nobody saw.
-    for _ in 0..4 {
+    // Once more, up to a copy. That was the first start of five.
+    for _ in 0..3 {
         assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "backing_off");
     }
     assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "giving_up_starting");
