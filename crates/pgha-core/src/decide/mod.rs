@@ -514,8 +514,9 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
                     _ => {}
                 }
                 let failures = memory.backoff.filter(|b| b.kind == ended.kind).map_or(0, |b| b.failures) + 1;
-                // One heartbeat, then twice as long each time, up to 32.
-                let wait = Millis(settings.timing.heartbeat.0 << (failures - 1).min(5));
+                // One heartbeat, then twice as long each time, up to 32; up to 8 for a start, which costs nobody else anything.
+                let doublings = if ended.kind == JobKind::Start { 3 } else { 5 };
+                let wait = Millis(settings.timing.heartbeat.0 << (failures - 1).min(doublings));
                 memory.backoff = Some(Backoff { kind: ended.kind, failures, until: obs.now + wait });
             }
         }
