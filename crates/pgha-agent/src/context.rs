@@ -22,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) promises: Promises,
     /// Postgres has been told to stop: from here on it refuses clients. REST knows it at once.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// Held by who makes, or removes, the directories of [`Self::leftovers`].
+    pub(crate) copying: tokio::sync::Mutex<()>,
     /// Bytes of WAL in quarantine, as last counted.
     pub(crate) quarantined: AtomicU64,
 }
@@ -47,6 +49,7 @@ impl Context {
             past: Mutex::new(past),
             promises,
             stopping: Arc::default(),
+            copying: tokio::sync::Mutex::default(),
             quarantined: AtomicU64::default(),
         })
     }

@@ -414,9 +414,9 @@ pub enum Postgres {
         since: Instant,
         /// It starts as a primary.
         as_primary: bool,
-        /// The end of the segment that recovery replays or waits for; `None` where it does not say.
+        /// The end of the segment that recovery waits for; `None` while it has one, or does not say.
         #[serde(default)]
-        replaying: Option<Lsn>,
+        awaits: Option<Lsn>,
     },
     /// A postmaster that answers.
     Running(Box<Running>),

@@ -163,7 +163,7 @@ reasons! {
     /// Standby.
     GivingUpStreaming { leader: NodeName } = "giving_up_streaming", Trouble, "{leader} answers, but I have got no WAL for too long: stopping to rewind or copy";
     /// Standby.
-    GivingUpStarting { times: u32 } = "giving_up_starting", Trouble, "Postgres has ended {times} times before it could stream: rewinding or copying";
+    GivingUpStarting { times: u32 } = "giving_up_starting", Trouble, "Postgres has ended {times} times in recovery: rewinding or copying";
     /// Standby.
     Diverged { leader: NodeName } = "diverged", Trouble, "my WAL has left the history of {leader}: stopping to rewind";
     /// Standby.

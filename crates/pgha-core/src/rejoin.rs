@@ -64,7 +64,7 @@ pub fn plan(control: &Control, past: &Past, me: &NodeName, leader: &Member, hist
     // pg_rewind would see no difference, where two members began the same timeline, or less than there is.
     let hidden = is_twin(past, me, history)
         || is_foreign(control, me, history)
-        || parted && control.timeline != leader_timeline && !history.switches.shows_end_of(control.timeline);
+        || parted && (control.timeline == leader_timeline || !history.switches.shows_end_of(control.timeline));
     if hidden || (parted && lowest == Rung::Clone) {
         Plan::Clone
     } else if !parted {

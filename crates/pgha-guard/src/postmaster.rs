@@ -63,12 +63,16 @@ impl Postmaster {
         Ok(true)
     }
 
-    /// The segment of WAL that recovery replays or waits for, as its process title says (`update_process_title`).
-    pub fn replaying(self) -> Option<String> {
-        let mut titles =
-            self.children().into_iter().filter_map(|child| std::fs::read_to_string(child.proc("cmdline")).ok());
-        let startup = titles.find(|title| title.contains(" startup "))?;
-        Some(startup.trim_end_matches('\0').trim_end().rsplit(' ').next()?.to_owned())
+    /// The segment of WAL that recovery waits for, as its process title says (`update_process_title`); `None` while it replays
+    /// one, which may take its time, or receives it.
+    pub fn awaited_segment(self) -> Option<String> {
+        let title = |child: Self| std::fs::read_to_string(child.proc("cmdline")).ok();
+        let titles: Vec<String> = self.children().into_iter().filter_map(title).collect();
+        if titles.iter().any(|title| title.contains(" walreceiver ")) {
+            return None;
+        }
+        let segment = titles.iter().find_map(|title| Some(title.split_once(" startup waiting for ")?.1));
+        segment.map(|segment| segment.trim_end_matches('\0').trim_end().to_owned())
     }
 
     fn proc(self, entry: &str) -> PathBuf {

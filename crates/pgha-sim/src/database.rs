@@ -40,8 +40,14 @@ impl World {
         }
         let takes = if unclean { self.between(150, 6000) } else { self.between(80, 800) };
         let takes = takes.max(self.hosts[host].recovers_until.since(now));
-        if self.hosts[host].pg.data.as_ref().is_none_or(|data| data.broken.is_none()) {
-            self.later(takes, Event::Started(Who { host, start: number }));
+        let who = Who { host, start: number };
+        match self.hosts[host].pg.data.as_ref().and_then(|data| data.broken) {
+            None => self.later(takes, Event::Started(who)),
+            Some(Breakage::Ends) => {
+                let lives = self.between(10, 8000);
+                self.later(lives, Event::Died(who));
+            }
+            Some(Breakage::Hangs) => {}
         }
         self.arm_guard(host);
     }

@@ -1,7 +1,6 @@
 //! Does what was decided: one action, one call. No choices are made here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use pgha_guard::postmaster::Postmaster;
 
 use super::observe::{Seen, upstream};
 use super::{Agent, patience};
+use crate::context::Context;
 use crate::dcs::{DcsError, Document, Write};
 use crate::jobs::{self, Job};
 use crate::postgres::conf::Upstream;
@@ -128,7 +128,7 @@ impl Agent {
             }
             Action::RemoveOldData => {
                 if self.removal.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-                    self.removal = Some(tokio::spawn(remove(self.context.leftovers())));
+                    self.removal = Some(tokio::spawn(remove_leftovers(self.context.clone())));
                 }
             }
             Action::CancelJob => {
@@ -568,13 +568,17 @@ fn source(seen: &Seen, name: &NodeName) -> anyhow::Result<Upstream> {
 }
 
 /// Removes data directories that nobody needs any more.
-async fn remove(directories: [PathBuf; 2]) {
+async fn remove_leftovers(context: Arc<Context>) {
+    let alone = context.copying.lock().await;
+    let directories = context.leftovers();
     let removed = tokio::task::spawn_blocking(move || {
         directories
             .iter()
             .try_for_each(|dir| pgha_guard::files::remove(dir).map_err(|error| format!("{}: {error}", dir.display())))
     });
-    if let Ok(Err(error)) = removed.await {
+    let removed = removed.await;
+    drop(alone);
+    if let Ok(Err(error)) = removed {
         tracing::warn!(%error, "cannot remove a data directory that nobody needs any more");
         tokio::time::sleep(REMOVED_AGAIN).await;
     }

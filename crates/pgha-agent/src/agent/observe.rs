@@ -236,8 +236,8 @@ impl Eye {
         let signal = data_dir.join("standby.signal").exists();
         let starting = |memory: &PostmasterMemory| {
             let as_primary = memory.was_primary || !signal;
-            let segment = postmaster.replaying().and_then(|name| Segment::parse(&name));
-            Postgres::Starting { since: memory.since, as_primary, replaying: segment.map(Segment::end) }
+            let segment = postmaster.awaited_segment().and_then(|name| Segment::parse(&name));
+            Postgres::Starting { since: memory.since, as_primary, awaits: segment.map(Segment::end) }
         };
         // One that has answered does not say so any more.
         if self.memory.answered.is_none() && Postmaster::says_starting(data_dir) {

@@ -15,6 +15,8 @@ use crate::quarantine::{self, Parting};
 /// See the module.
 pub(crate) async fn copy(context: Arc<Context>, source: Upstream, parting: Option<Parting>) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
+    // What the last copy has left is being removed.
+    let _alone = context.copying.lock().await;
     supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
     let (new, old) = (context.new_data_dir(), context.old_data_dir());
     files::remove(&new).map_err(JobError::file(&new))?;
@@ -55,22 +57,16 @@ pub(crate) async fn copy(context: Arc<Context>, source: Upstream, parting: Optio
     Ok(())
 }
 
-/// Where there is no room for two, old data that is of no use gives way; other data is for people to decide about.
+/// Where there is no room for two, people decide what gives way.
 fn failed(context: &Context, error: &RunError) -> JobError {
     let data_dir = &context.config.postgres.data_dir;
     if !error.to_string().contains("No space left on device") || !data_dir.exists() {
         return JobError::Failed(error.to_string());
     }
-    if !context.past().view(false).rewind_unfinished {
-        let advice = "the disk has no room for a copy beside the old data: make room, or move that away";
-        return JobError::Failed(format!("{error}; {advice} ({})", data_dir.display()));
-    }
-    match files::remove(data_dir) {
-        Ok(()) => {
-            JobError::Failed(format!("{error}; the data that an unfinished rewind has left gave way for the next try"))
-        }
-        Err(error) => JobError::file(data_dir)(error),
-    }
+    let useless = context.past().view(false).rewind_unfinished;
+    let old = if useless { "the old data, which an unfinished rewind has left useless" } else { "the old data" };
+    let advice = format!("if it is this disk that has no room for a copy beside {old}: make room, or move that away");
+    JobError::Failed(format!("{error}; {advice} ({})", data_dir.display()))
 }
 
 /// Bytes in a directory tree.

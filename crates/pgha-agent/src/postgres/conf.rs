@@ -166,7 +166,9 @@ impl Conf {
                 format!("{} archive get {}/%f %p", self.own_binary.display(), path.display())
             }
         };
-        format!("{} {fetch}", self.at_hand())
+        // A program that is missing or was killed has not found it: of its own status, above 125, Postgres would end
+        // (`RestoreArchivedFile`), on every member in which it is broken.
+        format!("{} {fetch} || exit 1", self.at_hand())
     }
 
     /// Histories that the archive is not asked for. A promotion asks for that of its own timeline, and waits for an answer

@@ -25,7 +25,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, StartAs};
+use crate::action::Action;
 use crate::lsn::{Lsn, Timeline};
 use crate::name::{Epoch, NodeName, SlotName};
 use crate::observation::{
@@ -78,8 +78,10 @@ pub struct Memory {
     pub tried: Rung,
     /// A standby that does not get on.
     pub standstill: Option<Standstill>,
-    /// How often it was started since it last streamed and ended again, on this rung of the ladder.
-    pub starts: u32,
+    /// How often Postgres has ended in recovery since it last ran, or had other data.
+    pub ends: u32,
+    /// It is in recovery, and nobody has told it to stop.
+    pub recovering: bool,
     /// The leader that this was tried with.
     pub tried_with: Option<NodeName>,
     /// The request that was there when this member last reached for the leadership, by its version: whoever was asked to
@@ -195,7 +197,7 @@ impl Memory {
     fn climb_to(&mut self, rung: Rung) {
         self.tried = rung;
         self.due = rung;
-        self.starts = 0;
+        self.ends = 0;
     }
 }
 
@@ -385,7 +387,7 @@ pub fn decide_with(settings: &Settings, mut memory: Memory, obs: &Observation) -
     for action in &actions {
         match action {
             Action::ReleaseLeadership { version } => memory.release_ordered = Some(*version),
-            Action::Start(StartAs::Standby(_)) => memory.starts += 1,
+            Action::Stop { .. } | Action::Fence => memory.recovering = false,
             _ => {}
         }
     }
@@ -504,13 +506,14 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
                 if matches!(ended.kind, JobKind::Rewind | JobKind::Clone) {
                     memory.clone_ordered = false;
                     memory.due = Rung::Start;
+                    memory.ends = 0;
                 }
             }
             Outcome::Failed(_) | Outcome::Impossible(_) => {
                 match (&ended.outcome, ended.kind) {
                     (Outcome::Impossible(_), JobKind::Rewind) => memory.climb_to(Rung::Clone),
-                    // It did not get as far as to look at its data: another copy would not either.
-                    (Outcome::Failed(_), JobKind::Start) => memory.starts = memory.starts.saturating_sub(1),
+                    (Outcome::Impossible(_), JobKind::Start) => memory.ends += 1,
+                    // What fails otherwise has not got as far as to its data: another copy would not either.
                     _ => {}
                 }
                 let failures = memory.backoff.filter(|b| b.kind == ended.kind).map_or(0, |b| b.failures) + 1;
@@ -526,6 +529,19 @@ fn learn(memory: &mut Memory, settings: &Settings, obs: &Observation) {
     }
     if matches!(&obs.postgres, Postgres::Running(running) if matches!(running.role, Role::Primary(_))) {
         memory.climb_to(Rung::Start);
+    }
+    match &obs.postgres {
+        Postgres::Running(_) => memory.ends = 0,
+        Postgres::Stopped(_) if memory.recovering => memory.ends += 1,
+        _ => {}
+    }
+    if obs.disk != Disk::Sound {
+        // That is reason enough.
+        memory.ends = 0;
+    }
+    memory.recovering = obs.job.is_none() && matches!(obs.postgres, Postgres::Starting { as_primary: false, .. });
+    if !matches!(obs.postgres, Postgres::Running(_) | Postgres::Starting { .. }) {
+        memory.standstill = None;
     }
     if !matches!(obs.postgres, Postgres::Running(_) | Postgres::Mute { .. }) {
         // It ended with the server that was to write it.

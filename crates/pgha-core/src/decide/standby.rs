@@ -4,7 +4,7 @@ use super::{Memory, Standstill, Verdict, View, cluster_settings, slots, topology
 use crate::action::{Action, StartAs};
 use crate::lsn::Lsn;
 use crate::name::NodeName;
-use crate::observation::{Cluster, Control, Disk, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
+use crate::observation::{Cluster, Control, Initialize, JobKind, Member, Postgres, Request, Role, Running, Standby};
 use crate::reason::Reason;
 use crate::rejoin::{self, Plan, Rung};
 use crate::time::Millis;
@@ -14,20 +14,28 @@ const SOON: Millis = Millis(200);
 
 pub(super) fn decide(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
     if view.memory.tried_with.as_ref() != Some(leader) && view.memory.tried_with.replace(leader.clone()).is_some() {
-        // What could not stream from that one may from this. What ends in recovery does so whoever leads.
-        let starts = view.memory.starts;
+        // What could not stream from that one may from this. What ends in recovery does so whoever leads; it is tried once
+        // with each.
+        let ends = view.memory.ends.min(ENDS - 1);
         view.memory.standstill = None;
         view.memory.shunned = None;
         view.memory.climb_to(Rung::Start);
-        view.memory.starts = starts;
+        view.memory.ends = ends;
     }
     if !matches!(cluster.initialize, Initialize::Done(_)) {
         return view.say(Reason::WaitingForCluster, vec![]);
+    }
+    if cluster_settings(cluster).paused {
+        view.memory.standstill = None;
     }
     if cluster_settings(cluster).paused && view.obs.request.is_none() && !view.memory.clone_ordered {
         return view.say(Reason::Paused, vec![]);
     }
     let source = cluster.members.get(leader).filter(|member| member.is_primary && member.is_running);
+    if source.is_none() {
+        // Nobody gets on without it.
+        view.memory.standstill = None;
+    }
     let upstream = upstream(&view, cluster, leader);
     let obs = view.obs;
     if view.memory.clone_ordered {
@@ -55,12 +63,15 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Ve
             // It may need WAL that only this leader has to come up at all.
             redirected(view, leader, upstream)
         }
-        (Postgres::Starting { replaying: Some(position), .. }, Some(_)) => {
+        (Postgres::Starting { awaits: Some(position), .. }, Some(_)) => {
             let upstream = view.memory.followed.clone();
             let halt = Halt { reason: Reason::Starting, position: *position, upstream, paused: false };
             standing_still(view, cluster, leader, halt)
         }
-        (Postgres::Starting { .. }, _) => view.say(Reason::Starting, vec![]),
+        (Postgres::Starting { .. }, _) => {
+            view.memory.standstill = None;
+            view.say(Reason::Starting, vec![])
+        }
         (Postgres::Mute { .. }, _) => view.say(Reason::PostgresMute, vec![]),
         (_, None) => view.say(Reason::WaitingForLeader { leader: leader.clone() }, vec![]).within(SOON),
         (Postgres::Stopped(control), Some(source)) => back(view, cluster, leader, source, control),
@@ -109,8 +120,8 @@ fn copy(view: View<'_>, cluster: &Cluster, leader: &NodeName) -> Verdict {
 /// A data directory at rest: the rejoin ladder.
 fn back(view: View<'_>, cluster: &Cluster, leader: &NodeName, source: &Member, control: &Control) -> Verdict {
     let name = leader.clone();
-    if u64::from(view.memory.starts) >= STARTS * patience(view.memory) && view.obs.disk == Disk::Sound {
-        let reason = Reason::GivingUpStarting { times: view.memory.starts };
+    if u64::from(view.memory.ends) >= u64::from(ENDS) * patience(view.memory) {
+        let reason = Reason::GivingUpStarting { times: view.memory.ends };
         // A restart is what it has had.
         view.memory.climb_to(view.memory.tried.next().max(Rung::Rewind));
         return view.say(reason, vec![]).within(SOON);
@@ -143,7 +154,7 @@ fn patience(memory: &Memory) -> u64 {
 }
 
 /// Postgres may end so often in recovery before its data is taken to be the reason.
-const STARTS: u64 = 5;
+const ENDS: u32 = 5;
 
 /// A restartpoint that was ordered shows its effect within this.
 const RESTARTPOINT: Millis = Millis::from_secs(5);

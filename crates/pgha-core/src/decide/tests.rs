@@ -609,7 +609,7 @@ fn any_postgres() -> impl Strategy<Value = Postgres> {
                 backup_label: false,
             })
         }),
-        1 => any::<bool>().prop_map(|as_primary| Postgres::Starting { since: NOW - Millis(10), as_primary, replaying: None }),
+        1 => any::<bool>().prop_map(|as_primary| Postgres::Starting { since: NOW - Millis(10), as_primary, awaits: None }),
         1 => (0..20_000_u64, any::<bool>())
             .prop_map(|(ago, was_primary)| Postgres::Mute { since: NOW - Millis(ago), was_primary }),
         3 => (1..4_u32, prop_oneof![Just(primary()), Just(standby())]).prop_map(|(timeline, mut postgres)| {
@@ -1091,7 +1091,7 @@ fn without_an_heir_a_failing_disk_is_better_than_nothing() {
 fn a_start_that_takes_too_long_lets_another_take_over() {
     let mut all = cluster(Some("me"));
     all.config = Some(ClusterSettings { primary_start_timeout: Millis::from_secs(60), ..ClusterSettings::default() });
-    let mut obs = observe(all, Postgres::Starting { since: NOW, as_primary: true, replaying: None });
+    let mut obs = observe(all, Postgres::Starting { since: NOW, as_primary: true, awaits: None });
     obs.job = Some(RunningJob { kind: JobKind::Start, since: NOW - Millis(100), writes: true });
     let down = |ago| Memory {
         down_since: Some(NOW - Millis::from_secs(ago)),
@@ -1456,7 +1456,7 @@ fn who_may_have_begun_what_nobody_knows_streams_from_nobody_while_it_starts() {
         all
     };
     let starting = |timeline, promoting_to| {
-        let mut obs = observe(all(timeline), Postgres::Starting { since: NOW, as_primary: false, replaying: None });
+        let mut obs = observe(all(timeline), Postgres::Starting { since: NOW, as_primary: false, awaits: None });
         obs.past.promoting_to = promoting_to;
         said(&obs)
     };
@@ -1469,7 +1469,11 @@ fn who_may_have_begun_what_nobody_knows_streams_from_nobody_while_it_starts() {
 #[test]
 fn data_that_recovery_does_not_get_through_is_rewound_then_copied() {
     let mut memory = Memory::default();
-    let mut obs = observe(cluster(Some("peer")), stopped(ControlState::InArchiveRecovery));
+    let mut all = cluster(Some("peer"));
+    all.history.switches =
+        TimelineHistory(vec![Switch { parent: Timeline(1), switched_at: Lsn(950), reason: String::new() }]);
+    all.members.get_mut(&name("peer")).unwrap().timeline = Some(Timeline(2));
+    let mut obs = observe(all, stopped(ControlState::InArchiveRecovery));
     let mut turn = |obs: &Observation| {
         let decision = decide(&settings(), &memory, obs);
         memory = decision.memory;
@@ -1496,8 +1500,8 @@ fn data_that_recovery_does_not_get_through_is_rewound_then_copied() {
     obs.ended = Some(EndedJob { kind: JobKind::Rewind, outcome: Outcome::Done });
     obs.now = obs.now + Millis::from_secs(60);
     assert_eq!(turn(&obs), "rejoin_start");
-    // Once more, up to a copy. That was the first start of five.
-    for _ in 0..3 {
+    // Once more, up to a copy.
+    for _ in 0..4 {
         assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "backing_off");
     }
     assert_eq!(start(&mut obs, &mut turn, Outcome::Impossible), "giving_up_starting");
@@ -1513,13 +1517,32 @@ fn data_that_recovery_does_not_get_through_is_rewound_then_copied() {
 }
 
 #[test]
+fn what_ends_later_in_recovery_counts_unless_it_was_told_to() {
+    let starting = Postgres::Starting { since: NOW, as_primary: false, awaits: None };
+    let ends = |memory: &mut Memory, postgres: &Postgres, told: bool| {
+        let mut obs = observe(cluster(Some("peer")), postgres.clone());
+        obs.request = told.then_some(Request::Reinitialize);
+        *memory = decide(&settings(), memory, &obs).memory;
+        memory.ends
+    };
+    let mut memory = Memory::default();
+    let at_rest = stopped(ControlState::InArchiveRecovery);
+    assert_eq!(ends(&mut memory, &starting, false), 0);
+    assert_eq!(ends(&mut memory, &at_rest, false), 1);
+    assert_eq!(ends(&mut memory, &at_rest, false), 1);
+    assert_eq!(ends(&mut memory, &starting, true), 1);
+    assert_eq!(ends(&mut memory, &at_rest, false), 1);
+    assert_eq!(ends(&mut memory, &standby(), false), 0, "it ran");
+}
+
+#[test]
 fn recovery_that_waits_for_wal_that_never_comes_is_given_up() {
     let mut memory = Memory { followed: Some(name("peer")), tried_with: Some(name("peer")), ..Memory::default() };
     let mut now = NOW;
-    let mut turn = |replaying: Option<u64>, later: Millis| {
+    let mut turn = |awaits: Option<u64>, later: Millis| {
         now = now + later;
-        let replaying = replaying.map(Lsn);
-        let mut obs = observe(cluster(Some("peer")), Postgres::Starting { since: NOW, as_primary: false, replaying });
+        let awaits = awaits.map(Lsn);
+        let mut obs = observe(cluster(Some("peer")), Postgres::Starting { since: NOW, as_primary: false, awaits });
         obs.now = now;
         let positions = [(name("peer"), peer_at(1000))].into();
         obs.peers = Some(PeerAnswers { asked: now, positions, silent: BTreeSet::new() });
@@ -1530,7 +1553,7 @@ fn recovery_that_waits_for_wal_that_never_comes_is_given_up() {
     for segment in 1..9 {
         assert_eq!(turn(Some(segment << 24), settings().standstill), "starting");
     }
-    // It does not say where it is.
+    // It replays, or does not say where it is.
     assert_eq!(turn(None, Millis::from_secs(3600)), "starting");
     assert_eq!(turn(Some(9 << 24), Millis(1)), "starting");
     assert_eq!(turn(Some(9 << 24), settings().standstill), "giving_up_streaming");

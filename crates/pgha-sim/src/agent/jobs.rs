@@ -11,7 +11,7 @@ use super::Job;
 use super::execute::Done;
 use crate::event::{Event, Who};
 use crate::invariant;
-use crate::model::postgres::{Breakage, Data, Life};
+use crate::model::postgres::{Data, Life};
 use crate::model::slots::{Kind, Slot, Slots};
 use crate::mutant::Mutant;
 use crate::scenario::Moment;
@@ -34,9 +34,6 @@ pub(super) enum Work {
 
 /// The step at which slots to copy have been read.
 const READ: u8 = 2;
-
-/// The step at which recovery ends Postgres.
-const ENDS: u8 = 8;
 
 /// How often a job looks whether something has come about.
 const LOOK: Span = Span::millis(20);
@@ -123,11 +120,6 @@ impl World {
             self.hosts[host].pg.configured = String::new();
             return self.launch(host, false, upstream);
         }
-        if step == ENDS {
-            // After a while nobody waits for it any more.
-            let outcome = Outcome::Impossible("Postgres ended in recovery".to_owned());
-            return Step::End(if waited > 5000 { Outcome::Done } else { outcome });
-        }
         if waited > 5000 && self.hosts[host].pg.server.is_some() {
             return Step::End(Outcome::Done);
         }
@@ -145,9 +137,6 @@ impl World {
         if broken.is_some() && primary {
             return failed("Postgres ended in recovery");
         }
-        if broken == Some(Breakage::Ends) {
-            return Step::Again(self.between(10, 8000), ENDS);
-        }
         invariant::rejoin::check_whole(self, host, "starts");
         self.start_postgres(host, primary, upstream);
         Step::Again(LOOK, 1)
@@ -155,6 +144,9 @@ impl World {
 
     fn await_start(&mut self, host: usize) -> Step {
         match &self.hosts[host].pg.server {
+            None if self.hosts[host].pg.data.as_ref().is_some_and(|data| data.broken.is_some()) => {
+                Step::End(Outcome::Impossible("Postgres ended in recovery".to_owned()))
+            }
             None => failed("Postgres died while starting"),
             Some(server) if server.life == Life::Running && server.stuck_until <= self.now => Step::End(Outcome::Done),
             Some(_) => Step::Again(LOOK, 1),

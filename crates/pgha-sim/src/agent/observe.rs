@@ -246,13 +246,12 @@ impl World {
         }
         if server.life != Life::Running {
             let as_primary = agent.eye.was_primary || !data.standby_signal;
-            // As long as recovery gets on its position changes.
-            let replaying = if data.broken.is_some() { data.at.lsn } else { self.now.0 };
-            return Postgres::Starting { since: agent.eye.since, as_primary, replaying: Some(Lsn(replaying)) };
+            let awaits = data.broken.map(|_| Lsn(data.at.lsn));
+            return Postgres::Starting { since: agent.eye.since, as_primary, awaits };
         }
         if mute {
             let as_primary = !data.standby_signal;
-            let starting = Postgres::Starting { since: agent.eye.since, as_primary, replaying: None };
+            let starting = Postgres::Starting { since: agent.eye.since, as_primary, awaits: None };
             let was_primary = agent.eye.was_primary;
             return agent.eye.answered.map_or(starting, |since| Postgres::Mute { since, was_primary });
         }
