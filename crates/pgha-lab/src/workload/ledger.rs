@@ -88,10 +88,9 @@ impl Ledger {
         std::mem::take(&mut book.lap).max(present)
     }
 
-    /// The final account, given the rows that the table holds.
-    pub(super) fn settle(&self, rows: &HashSet<Key>) -> Report {
+    /// The final account, given the rows that the table holds, and when the clients had ended.
+    pub(super) fn settle(&self, rows: &HashSet<Key>, end: Instant) -> Report {
         let mut book = self.book();
-        let end = Instant::now();
         let kept = |keys: &HashSet<Key>| keys.intersection(rows).count();
         let since = |moment: Instant, book: &Book| moment.saturating_duration_since(book.started).as_secs_f64();
         // A silence that lasted to the end is a gap, too.
@@ -146,7 +145,7 @@ mod tests {
         ledger.doubt((1, 2), "cut again".to_owned());
         ledger.refuse((2, 1), "read-only".to_owned());
         ledger.unconnected("nobody there".to_owned());
-        let report = ledger.settle(&HashSet::from([(0, 1), (1, 2)]));
+        let report = ledger.settle(&HashSet::from([(0, 1), (1, 2)]), Instant::now());
         assert_eq!((report.acknowledged, report.lost), (2, 1));
         assert_eq!((report.in_doubt, report.in_doubt_kept), (2, 1));
         assert_eq!((report.refused, report.refused_kept), (2, 0));
@@ -158,7 +157,7 @@ mod tests {
     fn a_refused_row_in_the_table_is_a_broken_promise() {
         let ledger = Ledger::new();
         ledger.refuse((2, 1), "read-only".to_owned());
-        assert!(!ledger.settle(&HashSet::from([(2, 1)])).holds());
+        assert!(!ledger.settle(&HashSet::from([(2, 1)]), Instant::now()).holds());
     }
 
     #[test]

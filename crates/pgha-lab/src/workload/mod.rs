@@ -164,8 +164,10 @@ impl Workload {
     /// Stops the clients, reads the table back and compares.
     pub fn finish(self) -> Result<Report> {
         self.clients.end()?;
+        // To read millions of rows takes a while, in which nobody wants to write.
+        let end = Instant::now();
         let rows = read_back(&self.settings.server, &self.run)?;
-        Ok(self.ledger.settle(&rows))
+        Ok(self.ledger.settle(&rows, end))
     }
 }
 
