@@ -110,7 +110,9 @@ pub(crate) async fn keep(context: &Context, parting: Option<Parting>) -> io::Res
     File::open(&dir)?.sync_all()?;
     files::sync_parent(&dir)?;
     measure(context);
-    tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
+    if !segments.is_empty() {
+        tracing::warn!(segments = segments.len(), dir = %dir.display(), "WAL that the leader may lack is kept in quarantine");
+    }
     Ok(())
 }
 

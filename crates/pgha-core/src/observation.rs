@@ -629,7 +629,7 @@ pub struct Past {
     pub unrecorded: bool,
     /// `pg_rewind` was begun and never finished.
     pub rewind_unfinished: bool,
-    /// The data directory that a fresh copy replaced is still there.
+    /// What a copy leaves behind is still there: the data directory that it replaced, or its own beginning.
     pub old_data_kept: bool,
 }
 

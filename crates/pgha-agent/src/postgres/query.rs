@@ -26,7 +26,7 @@ pub(crate) struct Heartbeat {
     pub(crate) replication: Vec<pgha_core::wire::rest::Replication>,
 }
 
-/// How WAL gets into the archive, in Unix time; 0 where it never did.
+/// How WAL of a primary gets into the archive, in Unix time; 0 where it never did.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Archiver {
     /// When a segment was last archived.
@@ -316,7 +316,12 @@ fn read(state: &Row, senders: &[Row], slots: &[Row]) -> Result<Heartbeat, QueryE
         started: state.try_get("started")?,
         version: u32::try_from(state.try_get::<_, i32>("version")?).unwrap_or_default(),
         pending_restart: state.try_get("pending_restart")?,
-        archiver: Archiver { archived: unix_time("archived")?, failed: unix_time("archive_failed")? },
+        // What a standby remembers of the time when it was a primary is nobody's trouble any more.
+        archiver: if standby {
+            Archiver::default()
+        } else {
+            Archiver { archived: unix_time("archived")?, failed: unix_time("archive_failed")? }
+        },
         replication,
     })
 }
