@@ -56,7 +56,14 @@ impl World {
     pub(crate) fn break_data(&mut self, host: usize, breakage: Breakage) {
         let serves = |host: usize| self.hosts[host].pg.server.as_ref().is_some_and(Server::writable);
         let leads = self.zk.committed.leader.is_some_and(|(leader, _)| leader != host && serves(leader));
-        if let Some(data) = self.hosts[host].pg.data.as_mut().filter(|_| leads) {
+        // What a copy did not mend is tried again after a long time only, and as long as it has not streamed that is all it is.
+        let now = self.now;
+        let streams = self.hosts[host]
+            .pg
+            .server
+            .as_ref()
+            .is_some_and(|server| server.receiver.is_some() && now.since(server.ready) >= Span::secs(20));
+        if let Some(data) = self.hosts[host].pg.data.as_mut().filter(|_| leads && streams) {
             data.broken = Some(breakage);
             self.kill_postgres(host, "PANIC: WAL contains references to invalid pages");
         }
