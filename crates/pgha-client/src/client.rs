@@ -164,7 +164,16 @@ impl Client {
 
     /// `DELETE /restart`: drops the restart that is scheduled.
     pub async fn cancel_restart(&self) -> Result<Answer, ClientError> {
-        let reply = self.call(Method::DELETE, "/restart", Bytes::new(), self.deadlines.change).await?;
+        self.cancel("/restart").await
+    }
+
+    /// `DELETE /switchover`: drops the switchover that is scheduled.
+    pub async fn cancel_switchover(&self) -> Result<Answer, ClientError> {
+        self.cancel("/switchover").await
+    }
+
+    async fn cancel(&self, path: &'static str) -> Result<Answer, ClientError> {
+        let reply = self.call(Method::DELETE, path, Bytes::new(), self.deadlines.change).await?;
         Ok(Answer { status: reply.status, text: text(&reply.body) })
     }
 

@@ -179,6 +179,10 @@ pub(crate) struct Switchover {
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<String>,
 
+    /// Drop the switchover that is scheduled
+    #[arg(long, conflicts_with_all = ["candidate", "at"])]
+    pub(crate) cancel: bool,
+
     /// Do not ask for confirmation
     #[arg(short, long)]
     pub(crate) yes: bool,

@@ -223,6 +223,21 @@ fn without_a_password_nothing_is_sent() {
 }
 
 #[test]
+fn a_scheduled_switchover_is_dropped_without_a_question() {
+    let (up, seen) = agent(|line| match line {
+        "DELETE /switchover" => (200, "scheduled switchover deleted".to_owned()),
+        line => calm(line),
+    });
+    let home = Home::new("cancel", &[up]);
+    let outcome = home.run(&["switchover", "--cancel"]);
+    assert_eq!((outcome.code, outcome.out.as_str()), (0, "scheduled switchover deleted\n"), "{outcome:?}");
+    let sent = seen.lock().unwrap().iter().find(|request| request.starts_with("DELETE")).cloned().unwrap();
+    assert!(sent.contains("authorization: Basic "), "{sent}");
+    let outcome = home.run(&["switchover", "--cancel", "--candidate", "db2"]);
+    assert_eq!(outcome.code, 2, "{outcome:?}");
+}
+
+#[test]
 fn a_switchover_shows_before_and_after() {
     let done = Arc::new(Mutex::new(false));
     let (up, seen) = agent(move |line| {

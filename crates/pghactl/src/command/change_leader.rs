@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgha_client::Answer;
+use pgha_client::{Answer, Client};
 use pgha_core::name::NodeName;
 use pgha_core::wire::rest::{MemberView, SwitchoverBody, ViewRole};
 
@@ -24,6 +24,14 @@ pub(super) async fn switchover(settings: &Settings, arguments: &Switchover) -> R
     let before = Snapshot::take(settings).await?;
     before.warn_of_unanswered()?;
     let scope = &before.view.scope;
+    if arguments.cancel {
+        // What was scheduled is known to the leader first.
+        let first = before.view.leader().and_then(|leader| agent_of(leader).ok());
+        let cancel = |agent: Client| async move { agent.cancel_switchover().await };
+        let answer = ask_any(first, settings, &credentials, cancel).await?;
+        screen::say(&answer.text)?;
+        return Ok(());
+    }
     let leader = before.view.leader().ok_or_else(|| {
         Failure::Refused(format!(
             "cluster {scope} has no leader that could hand over; `pghactl why` says why, and `pghactl failover \
