@@ -181,7 +181,7 @@ reasons! {
     /// Rejoin.
     WaitingForLeader { leader: NodeName } = "waiting_for_leader", Calm, "waiting until {leader} runs as primary";
     /// Rejoin.
-    DroppingOldData = "dropping_old_data", Change, "the fresh copy streams: removing the data directory it replaced";
+    DroppingOldData = "dropping_old_data", Change, "nothing needs it any more: removing the data that a fresh copy replaced, or what a copy that was given up left";
     /// Rejoin.
     Reinitializing = "reinitializing", Change, "stopping Postgres for a fresh copy, as asked";
 

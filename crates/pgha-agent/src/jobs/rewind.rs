@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgha_guard::postmaster::Postmaster;
-
 use super::JobError;
 use super::run::{RunError, run};
 use crate::context::Context;
@@ -23,7 +21,6 @@ pub(crate) async fn rewind(
 ) -> Result<(), JobError> {
     let data_dir = &context.config.postgres.data_dir;
     supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
-    Postmaster::forget_dead(data_dir).map_err(JobError::file(data_dir))?;
     if context.past().view(false).rewind_unfinished {
         // It may be half one history and half another, or whole and unrecorded; pg_rewind cannot tell, and on a whole one
         // it would end recovery on the leader's own timeline. The manual advises a fresh copy.

@@ -53,7 +53,6 @@ pub(crate) async fn start(
     let data_dir = &context.config.postgres.data_dir;
     supervisor::settle(&context.config).await.map_err(|error| JobError::Failed(error.to_string()))?;
     let writing = || JobError::file(data_dir);
-    Postmaster::forget_dead(data_dir).map_err(writing())?;
     let floors = match mode {
         Mode::Primary { .. } => BTreeMap::new(),
         Mode::Standby(_) => control::floors(&context.config.postgres.bin_dir, data_dir).await.unwrap_or_default(),

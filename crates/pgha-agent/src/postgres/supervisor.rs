@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgha_core::config::{Config, Supervisor};
+use pgha_guard::postmaster::Postmaster;
 
 use crate::systemd;
 
@@ -81,16 +82,25 @@ pub(crate) async fn start(config: &Config) -> Result<Ordered, StartError> {
 }
 
 /// For a data directory at rest that is about to be changed: a start that was ordered and given up, and that systemd carries
-/// out late, must not meet it half changed.
+/// out late, must not meet it half changed; and what a power cut left must not be taken for a postmaster.
 pub(crate) async fn settle(config: &Config) -> Result<(), StartError> {
-    let unit = &config.postgres.unit;
+    let (unit, data_dir) = (&config.postgres.unit, &config.postgres.data_dir);
     match config.postgres.supervisor {
         Supervisor::Systemd => {
-            systemd::settle(unit).await.map_err(|source| StartError::Settle { unit: unit.clone(), source })
+            systemd::settle(unit).await.map_err(|source| StartError::Settle { unit: unit.clone(), source })?;
         }
         // A child is there as soon as it is ordered.
-        Supervisor::Direct => Ok(()),
+        Supervisor::Direct => {}
     }
+    match Postmaster::forget_dead(data_dir) {
+        Ok(true) => {
+            tracing::info!(data_dir = %data_dir.display(), "removed the postmaster.pid of a postmaster that is dead");
+        }
+        Ok(false) => {}
+        // Whether that matters shows in what comes next; a fresh copy does without.
+        Err(error) => tracing::warn!(data_dir = %data_dir.display(), %error, "cannot look after postmaster.pid"),
+    }
+    Ok(())
 }
 
 /// Where Postgres says why it did not start.
