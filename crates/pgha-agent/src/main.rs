@@ -8,6 +8,7 @@ mod disk;
 mod file_systems;
 mod jobs;
 mod journal;
+mod kept;
 mod past;
 mod postgres;
 mod promise;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
 fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
     program::log(&["zookeeper_client", "zbus"]);
     program::lock_memory();
+    let kept = kept::take();
     let context = Arc::new(Context::open(config)?);
     // Without systemd there is no service pgha-guard.
     let direct = context.config.postgres.supervisor == Supervisor::Direct;
@@ -99,9 +101,12 @@ fn run(config: Config, path: &std::path::Path) -> anyhow::Result<()> {
     }
     // One thread for the loop and all that it waits for: handing answers from thread to thread costs more than they do.
     let runtime = tokio::runtime::Builder::new_current_thread().thread_stack_size(512 << 10).enable_all().build()?;
-    let (agent, published) = agent::Agent::new(context.clone()).context("cannot start a thread")?;
+    let (agent, published) = {
+        let _within = runtime.enter();
+        agent::Agent::new(context.clone(), kept.watchdog).context("cannot start a thread")?
+    };
     let (commands, inbox) = tokio::sync::mpsc::channel(16);
-    rest::serve(&context, published, commands)?;
+    rest::serve(&context, kept.rest, published, commands)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cluster = %context.config.cluster,

@@ -1,6 +1,7 @@
-//! systemd over D-Bus: start the Postgres unit or take that back, ask why we are being stopped. Fencing never comes through
-//! here.
+//! systemd over D-Bus: start the Postgres unit or take that back, ask why we are being stopped, and who feeds the watchdog.
+//! Fencing never comes through here.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use zbus::proxy::CacheProperties;
@@ -28,6 +29,10 @@ trait Manager {
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     #[zbus(name = "GetUnitByPID")]
     fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
+    #[zbus(property, name = "RuntimeWatchdogUSec")]
+    fn runtime_watchdog_usec(&self) -> zbus::Result<u64>;
+    #[zbus(property)]
+    fn watchdog_device(&self) -> zbus::Result<String>;
 }
 
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
@@ -118,6 +123,24 @@ pub(crate) async fn is_restarting_us() -> Result<bool, SystemdError> {
         }
         let job = JobProxy::builder(&bus).path(job).build().await?;
         Ok(job.job_type().await?.contains("restart"))
+    })
+    .await
+}
+
+/// The watchdog that systemd feeds, if it does, and its timeout as `RuntimeWatchdogSec=` has it.
+pub(crate) async fn runtime_watchdog() -> Result<Option<(PathBuf, String)>, SystemdError> {
+    within(LONG, async {
+        let bus = Connection::system().await?;
+        let manager = ManagerProxy::builder(&bus).cache_properties(CacheProperties::No).build().await?;
+        let every = match manager.runtime_watchdog_usec().await? {
+            0 => return Ok(None),
+            // "default": what the hardware has.
+            u64::MAX => "default".to_owned(),
+            micros => format!("{}s", micros / 1_000_000),
+        };
+        // Without WatchdogDevice= it is the first (systemd-system.conf(5)); versions before 252 do not tell.
+        let device = manager.watchdog_device().await.ok().filter(|device| !device.is_empty());
+        Ok(Some((device.unwrap_or_else(|| "/dev/watchdog0".to_owned()).into(), every)))
     })
     .await
 }

@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::name::Epoch;
-use crate::time::Instant;
+use crate::time::{Instant, Millis};
 use crate::timing::Timing;
 
 /// The right to accept writes, until a point of this host's `CLOCK_BOOTTIME`.
@@ -66,6 +66,12 @@ impl Lease {
         u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
     }
 
+    /// What [`Self::watchdog_seconds`] comes to for a renewal that is acknowledged at once.
+    pub fn watchdog_usually(timing: &Timing) -> u32 {
+        let left = timing.ttl.saturating_sub(timing.heartbeat).saturating_sub(Millis(1));
+        u32::try_from(left.0 / 1000).unwrap_or(u32::MAX).max(1)
+    }
+
     /// Whether writes may still be accepted at `now`.
     pub fn holds(&self, now: Instant, timing: &Timing) -> bool {
         now < self.fence_at(timing)
@@ -94,6 +100,7 @@ mod tests {
                     "{profile:?}, {late} ms late"
                 );
             }
+            assert_eq!(lease.watchdog_seconds(sent + Millis(1), &timing), Some(Lease::watchdog_usually(&timing)));
             let fresh = lease.watchdog_seconds(sent, &timing);
             assert!(fresh >= Some(2), "{profile:?}: a watchdog of under 2 s resets healthy hosts");
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use pgha_core::config::WatchdogMode;
 
-use crate::cluster::{Archive, Cluster, Host, PGBACKREST_PORT, REST_PORT, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT};
+use crate::cluster::{
+    Archive, Cluster, Host, PGBACKREST_PORT, REST_PORT, WATCHDOG, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT,
+};
 use crate::facts::Facts;
 use crate::inventory::Role;
 use crate::programs::Programs;
@@ -179,19 +181,52 @@ fn watchdog(cluster: &Cluster, host: &Host, facts: &Facts, findings: &mut Findin
     if !host.has(Role::Postgres) || cluster.watchdog == WatchdogMode::Off {
         return;
     }
-    let lack = match &facts.container {
-        Some(kind) => format!("it is a container ({kind})"),
-        None if facts.watchdogs.is_empty() && !facts.softdog => {
-            "it has no device, and its kernel has no module softdog".to_owned()
-        }
-        None => return,
-    };
+    let Some((lack, help)) = watchdog_lack(&cluster.watchdog_device, facts) else { return };
     let what = format!("{}: no kernel watchdog: {lack}", host.name);
     if cluster.watchdog == WatchdogMode::Required {
-        findings.refuse(host, what, "set cluster.watchdog = \"automatic\" to do without");
+        findings.refuse(
+            host,
+            what,
+            help.unwrap_or_else(|| "set cluster.watchdog = \"automatic\" to do without".to_owned()),
+        );
     } else {
-        findings.remarks.push(what);
+        findings.remarks.push(help.map_or(what.clone(), |help| format!("{what}: {help}")));
     }
+}
+
+/// Why a host has no watchdog for an agent, and what can be done about it.
+fn watchdog_lack(device: &str, facts: &Facts) -> Option<(String, Option<String>)> {
+    if let Some(kind) = &facts.container {
+        return Some((format!("it is a container ({kind})"), None));
+    }
+    let same = |other: &String| Facts::is_same_watchdog(other, device);
+    let others: Vec<&str> = facts.watchdogs.keys().filter(|other| !same(other)).map(String::as_str).collect();
+    let another = match others.as_slice() {
+        [] => String::new(),
+        some => format!(", or name another in cluster.watchdog_device ({})", some.join(", ")),
+    };
+    if !facts.watchdogs.keys().any(same) {
+        let first = Facts::is_same_watchdog(device, WATCHDOG);
+        if facts.watchdogs.is_empty() && first {
+            let lack = "it has no device, and its kernel has no module softdog".to_owned();
+            return (!facts.softdog).then_some((lack, None));
+        }
+        let there = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+        return Some((format!("there is no {device} ({there})"), Some("mend cluster.watchdog_device".to_owned())));
+    }
+    if let Some((_, every)) = facts.fed.as_ref().filter(|(fed, _)| same(fed)) {
+        let help = "set RuntimeWatchdogSec=off in a file of /etc/systemd/system.conf.d there and run `systemctl daemon-reexec`";
+        return Some((
+            format!("systemd is set to feed {device} (RuntimeWatchdogSec={every})"),
+            Some(format!("{help}{another}")),
+        ));
+    }
+    if facts.no_way_out.iter().any(same) {
+        let lack = format!("{device} cannot be disarmed (its driver has nowayout set)");
+        return Some((lack, Some(format!("load its driver without nowayout{another}"))));
+    }
+    let program = facts.watchdog_holder(device)?;
+    Some((format!("{program} holds {device}"), Some(format!("stop and disable that{another}"))))
 }
 
 /// Hosts that are copies of one image often share what should tell them apart.
@@ -355,5 +390,64 @@ mod tests {
             });
         };
         assert_eq!(found(ours), [""; 0]);
+    }
+
+    /// What is said about the watchdog, in either mode, when the facts of host `a` are changed.
+    fn watched(mode: &str, change: impl FnOnce(&mut Facts)) -> (Vec<Refusal>, Vec<String>) {
+        let inventory = format!("cluster = {{ watchdog = \"{mode}\" }}\n{INVENTORY}");
+        let cluster = inventory::parse("t", &inventory).unwrap();
+        let mut facts = good("a");
+        change(&mut facts);
+        let mut findings = Findings::default();
+        watchdog(&cluster, &cluster.hosts[0], &facts, &mut findings);
+        (findings.refusals, findings.remarks)
+    }
+
+    #[test]
+    fn a_watchdog_with_another_owner_is_named() {
+        let first = |facts: &mut Facts| {
+            facts.watchdogs =
+                ["/dev/watchdog", "/dev/watchdog0"].map(|device| (device.to_owned(), "root".to_owned())).into();
+        };
+        let fed = |facts: &mut Facts| {
+            first(facts);
+            facts.fed = Some(("/dev/watchdog0".to_owned(), "30s".to_owned()));
+        };
+        let (refusals, remarks) = watched("required", fed);
+        let what = "a: no kernel watchdog: systemd is set to feed /dev/watchdog (RuntimeWatchdogSec=30s)";
+        assert_eq!(refusals[0].what, what);
+        assert!(refusals[0].help.contains("RuntimeWatchdogSec=off"), "{}", refusals[0].help);
+        assert_eq!(remarks, [""; 0]);
+        let (refusals, remarks) = watched("automatic", fed);
+        assert_eq!(refusals, []);
+        assert!(remarks[0].contains("RuntimeWatchdogSec=30s") && remarks[0].contains("=off"), "{remarks:?}");
+        let held = |program: &'static str| {
+            move |facts: &mut Facts| {
+                first(facts);
+                facts.holders = vec![("/dev/watchdog".to_owned(), program.to_owned())];
+            }
+        };
+        assert_eq!(watched("required", held("wd_keepalive")).0.len(), 1);
+        let elsewhere = |facts: &mut Facts| {
+            first(facts);
+            facts.fed = Some(("/dev/watchdog1".to_owned(), "30s".to_owned()));
+        };
+        for (mode, calm) in [("off", watched("off", fed)), ("required", watched("required", elsewhere))] {
+            assert_eq!(calm, (vec![], vec![]), "{mode}");
+        }
+        // Systemd keeps what the agent has opened.
+        for program in ["pgha-agent", "systemd"] {
+            assert_eq!(watched("required", held(program)), (vec![], vec![]));
+        }
+        let stuck = |facts: &mut Facts| {
+            first(facts);
+            facts.watchdogs.insert("/dev/watchdog1".to_owned(), "root".to_owned());
+            facts.no_way_out.insert("/dev/watchdog0".to_owned());
+        };
+        let (refusals, _) = watched("required", stuck);
+        assert!(refusals[0].what.contains("nowayout"), "{refusals:?}");
+        assert!(refusals[0].help.ends_with("another in cluster.watchdog_device (/dev/watchdog1)"), "{refusals:?}");
+        assert_eq!(watched("required", |facts| facts.softdog = false).0.len(), 1);
+        assert_eq!(watched("required", |_| {}), (vec![], vec![]));
     }
 }

@@ -18,6 +18,8 @@ pub const ZOOKEEPER_PORT: u16 = 2181;
 pub const ZOOKEEPER_PEER_PORTS: (u16, u16) = (2888, 3888);
 /// Port of pgBackRest's TLS server.
 pub const PGBACKREST_PORT: u16 = 8432;
+/// The kernel's first watchdog, under its old name.
+pub const WATCHDOG: &str = "/dev/watchdog";
 
 /// A cluster to install.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct Cluster {
     pub port: u16,
     /// Whether a primary needs the kernel watchdog.
     pub watchdog: WatchdogMode,
+    /// The kernel watchdog, on each host with a member.
+    pub watchdog_device: String,
     /// The WAL archive.
     pub archive: Archive,
     /// Ports of the balancer.

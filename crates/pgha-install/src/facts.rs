@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::cluster::WATCHDOG;
 use crate::ssh::{Session, SshError, quote};
 
 const SCRIPT: &str = include_str!("facts.sh");
@@ -66,6 +67,12 @@ pub struct Facts {
     pub locales: BTreeSet<String>,
     /// Watchdog devices, each with its group.
     pub watchdogs: BTreeMap<String, String>,
+    /// Watchdog devices that cannot be stopped again.
+    pub no_way_out: BTreeSet<String>,
+    /// Programs that hold a watchdog device, each after the device that it opened.
+    pub holders: Vec<(String, String)>,
+    /// The watchdog that systemd is set to feed, and its timeout.
+    pub fed: Option<(String, String)>,
     /// Whether the kernel has the module `softdog`.
     pub softdog: bool,
     /// Users that exist, of those asked for.
@@ -259,6 +266,9 @@ impl Facts {
                 ["watchdog", device, group] => {
                     facts.watchdogs.insert((*device).to_owned(), (*group).to_owned());
                 }
+                ["nowayout", device] => _ = facts.no_way_out.insert((*device).to_owned()),
+                ["holder", device, program] => facts.holders.push(((*device).to_owned(), (*program).to_owned())),
+                ["fed", device, every] => facts.fed = Some(((*device).to_owned(), (*every).to_owned())),
                 ["softdog", _] => facts.softdog = true,
                 ["user", name] => _ = facts.users.insert((*name).to_owned()),
                 ["link", path, target] => facts.file(path).target = Some((*target).to_owned()),
@@ -317,6 +327,19 @@ impl Facts {
         }
         facts.keep_unit(&mut unit_name, &mut unit);
         complete.then_some(facts)
+    }
+
+    /// Whether two paths name one watchdog: the first has two names (kernel documentation, watchdog-kernel-api: `id`).
+    pub fn is_same_watchdog(one: &str, other: &str) -> bool {
+        let name = |device: &str| if device == WATCHDOG { format!("{WATCHDOG}0") } else { device.to_owned() };
+        name(one) == name(other)
+    }
+
+    /// A program that holds a watchdog. Systemd is none: it keeps the agent's, and whether it has one of its own is in `fed`.
+    pub fn watchdog_holder(&self, device: &str) -> Option<&str> {
+        let ours = |program: &str| ["pgha-agent", "systemd"].contains(&program);
+        let held = |(held, program): &&(String, String)| Self::is_same_watchdog(held, device) && !ours(program);
+        self.holders.iter().find(held).map(|(_, program)| program.as_str())
     }
 
     /// Whether this host's member is the primary.

@@ -140,12 +140,10 @@ impl Agent {
             Action::ArmWatchdog => {
                 let timing = self.settings.timing;
                 let left = self.lease.and_then(|lease| lease.watchdog_seconds(clock::now(), &timing));
-                if let Err(error) = self.watchdog.arm(left.unwrap_or(1)) {
-                    if self.settings.watchdog_required {
-                        // What follows in this decision must not happen.
-                        return Err(error.into());
-                    }
-                    tracing::warn!(%error, "no kernel watchdog");
+                let armed = self.watchdog.arm(left.unwrap_or(1));
+                if self.settings.watchdog_required {
+                    // What follows in this decision must not happen without one.
+                    armed?;
                 }
             }
             Action::DisarmWatchdog => self.watchdog.disarm(),

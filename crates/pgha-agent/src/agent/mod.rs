@@ -16,6 +16,7 @@ mod observe;
 mod publish;
 
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +101,11 @@ struct Signals {
 }
 
 impl Agent {
-    pub(crate) fn new(context: Arc<Context>) -> std::io::Result<(Self, watch::Receiver<Arc<Published>>)> {
+    /// `watchdog` is what the agent before this one had open.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        watchdog: Option<RawFd>,
+    ) -> std::io::Result<(Self, watch::Receiver<Arc<Published>>)> {
         let config = &context.config;
         let timing = config.timing();
         let wake = Arc::new(Notify::new());
@@ -132,7 +137,12 @@ impl Agent {
             eye: observe::Eye::new(&context, &wake),
             lease,
             lease_file,
-            watchdog: Watchdog::new(config.watchdog.mode, config.watchdog.device.clone()),
+            watchdog: Watchdog::new(
+                config.watchdog.mode,
+                config.watchdog.device.clone(),
+                Lease::watchdog_usually(&timing),
+                watchdog,
+            ),
             job: None,
             ended: None,
             peers: None,

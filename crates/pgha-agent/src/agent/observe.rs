@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgha_core::config::{Config, join_host_port};
 use pgha_core::lsn::{Segment, Timeline};
-use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running};
+use pgha_core::observation::{Dcs, Observation, Postgres, Role, Running, Watchdog};
 use pgha_core::time::Instant;
 use pgha_core::wire::{self, ClusterConfig};
 use pgha_guard::postmaster::Postmaster;
@@ -29,6 +29,9 @@ pub(super) struct Seen {
     /// Just before Postgres was looked at.
     pub(super) looked: Instant,
 }
+
+/// How long an ensemble that is well takes to answer, at most.
+const BRIEF: Duration = Duration::from_millis(100);
 
 /// The view on the local Postgres: a connection, and what is remembered of its postmaster.
 #[derive(Debug)]
@@ -57,10 +60,16 @@ pub(super) fn recall(config: &Config) -> Known {
 
 impl Agent {
     pub(super) async fn observe(&mut self) -> Seen {
-        // A leader does not wait for an answer beyond the end of its lease.
+        // A leader does not wait for an answer beyond the end of its lease; and when that is over, whatever the answer, a
+        // watchdog has to be disarmed before it fires, which it does half a second later.
         let timing = self.settings.timing;
-        let left = self.lease.map(|lease| lease.fence_at(&timing).since(clock::now()).duration());
-        let deadline = patience(&timing).min(left.filter(|left| !left.is_zero()).unwrap_or(Duration::MAX));
+        self.watchdog.look();
+        let left = match self.lease {
+            Some(lease) => Some(lease.fence_at(&timing).since(clock::now()).duration()).filter(|left| !left.is_zero()),
+            None if self.watchdog.state() == Watchdog::Armed => None,
+            None => Some(Duration::MAX),
+        };
+        let deadline = patience(&timing).min(left.unwrap_or(BRIEF));
         let looked = clock::now();
         // At once: neither may make the other late.
         let (read, (mut postgres, heartbeat)) =

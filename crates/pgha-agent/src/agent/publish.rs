@@ -15,6 +15,7 @@ use pgha_core::wire::rest::{About, PatroniStatus, Xlog};
 use pgha_core::wire::{IsoTime, Member, MemberRole, MemberState, MemberTags};
 use pgha_guard::clock;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,7 +46,7 @@ pub(crate) struct Published {
     /// Postgres answers.
     pub(crate) running: bool,
     pub(crate) reason: Option<(Reason, jiff::Timestamp)>,
-    pub(crate) watchdog: &'static str,
+    pub(crate) watchdog: Cow<'static, str>,
     pub(crate) archiver: Archiver,
     pub(crate) status: PatroniStatus,
     /// The same as it is sent: balancers ask for it many times a second.
@@ -94,7 +95,7 @@ impl Published {
             stopping: Arc::default(),
             running: false,
             reason: None,
-            watchdog: "unknown",
+            watchdog: "unknown".into(),
             archiver: Archiver::default(),
             status_text: status.render().into(),
             status,
@@ -166,7 +167,7 @@ impl Agent {
             stopping: self.context.stopping.clone(),
             running: seen.heartbeat.is_some(),
             reason: self.reason.clone(),
-            watchdog: watchdog_word(self.watchdog.state(), config.watchdog.mode),
+            watchdog: self.watchdog_words(),
             archiver: seen.heartbeat.as_ref().map(|heartbeat| heartbeat.archiver).unwrap_or_default(),
             status_text: status.render().into(),
             status,
@@ -187,6 +188,20 @@ impl Agent {
         };
         self.publisher.send_replace(Arc::new(published));
         member
+    }
+
+    /// `off`, `ready`, `armed`, or what is wrong with it.
+    fn watchdog_words(&self) -> Cow<'static, str> {
+        let required = self.settings.watchdog_required;
+        match self.watchdog.state() {
+            Watchdog::Off => "off".into(),
+            Watchdog::Armed => "armed".into(),
+            Watchdog::Ready => "ready".into(),
+            Watchdog::Unusable => {
+                let word = if required { "unusable, but required" } else { "none" };
+                self.watchdog.trouble().map_or(word.into(), |why| format!("{word}: {why}").into())
+            }
+        }
     }
 
     /// Tells ZooKeeper, where it answers and there is news.
@@ -212,16 +227,6 @@ impl Agent {
             tracing::warn!(%error, "cannot announce this member; trying at each turn");
         }
         self.announced.failed = failed;
-    }
-}
-
-fn watchdog_word(state: Watchdog, mode: WatchdogMode) -> &'static str {
-    match (state, mode) {
-        (Watchdog::Off, _) => "off",
-        (Watchdog::Armed, _) => "armed",
-        (Watchdog::Ready, _) => "ready",
-        (Watchdog::Unusable, WatchdogMode::Required) => "unusable, but required",
-        (Watchdog::Unusable, _) => "none",
     }
 }
 
@@ -368,7 +373,7 @@ pub(crate) fn pgha_status(published: &Published) -> pgha_core::wire::rest::PghaS
         since: IsoTime::utc(since),
         epoch: published.epoch,
         lease_ms: published.lease.filter(|_| published.leads).map(|l| l.fence_at(&published.timing).since(now).0),
-        watchdog: published.watchdog.to_owned(),
+        watchdog: published.watchdog.clone().into_owned(),
         timeline: published.position.map(|position| position.timeline),
         position: published.position.map(|position| position.lsn),
         position_complete: published.position.is_some_and(|position| position.complete),

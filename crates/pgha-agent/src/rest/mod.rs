@@ -37,16 +37,17 @@ struct Api {
 /// Begins to answer, on a thread of its own: many questions do not hold the loop up, nor the loop an answer.
 pub(crate) fn serve(
     context: &Arc<Context>,
+    kept: Option<std::net::TcpListener>,
     published: watch::Receiver<Arc<Published>>,
     commands: mpsc::Sender<Command>,
 ) -> anyhow::Result<()> {
     let address = &context.config.rest.listen;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listening = || {
+    let listening = |kept| {
         let _reactor = runtime.enter();
-        tokio::net::TcpListener::from_std(listener::listen(address)?)
+        tokio::net::TcpListener::from_std(listener::listen(address, kept)?)
     };
-    let listener = listening().with_context(|| format!("rest.listen = {address:?}: cannot listen"))?;
+    let listener = listening(kept).with_context(|| format!("rest.listen = {address:?}: cannot listen"))?;
     let api = Api { context: context.clone(), published, commands };
     let router = Router::new().fallback(route).with_state(api);
     std::thread::Builder::new().name("rest".to_owned()).stack_size(256 << 10).spawn(move || {

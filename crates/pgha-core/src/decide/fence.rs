@@ -4,7 +4,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use super::{Verdict, View};
 use crate::action::Action;
-use crate::observation::{Cluster, Dcs, Postgres};
+use crate::observation::{Cluster, Dcs, Postgres, Watchdog};
 use crate::reason::Reason;
 
 /// A Postgres that may accept writes without a lease that holds is stopped at once, whatever else is the case.
@@ -42,15 +42,17 @@ pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Verd
 }
 
 /// Nothing here accepts writes any more, and the leadership is gone or its lease over: watchdog and guard have nothing
-/// left to guard. A watchdog that stays armed resets a host that did everything right.
+/// left to guard. A watchdog that stays armed resets a host that did everything right; it may be armed without a lease,
+/// because the guard has ended that, or an agent before this one left it so.
 pub(super) fn stand_down(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
     let leads = match &view.obs.dcs {
-        Dcs::Seen(cluster) => cluster.leader.as_ref().is_some_and(|leader| leader.name == *view.me()),
+        Dcs::Seen(cluster) => cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session),
         Dcs::Silent { .. } => view.lease().is_some(),
     };
     let settled = !matches!(view.obs.postgres, Postgres::Starting { .. } | Postgres::Mute { .. });
     let idle = view.obs.job.is_none() && settled && !view.obs.may_accept_writes();
-    if !leads && idle && view.obs.lease.is_some() {
+    let guarded = view.obs.lease.is_some() || view.obs.watchdog == Watchdog::Armed;
+    if !leads && idle && guarded {
         return Break(view.say(Reason::StandingDown, vec![Action::DisarmWatchdog, Action::ForgetLease]));
     }
     Continue(view)

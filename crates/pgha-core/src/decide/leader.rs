@@ -206,6 +206,7 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
     let served = view.obs.past.led_in == Some(lease.epoch) && !control.standby_signal;
     let not_after = lease.fence_at(view.timing());
     let start = Action::Start(StartAs::Primary { epoch: lease.epoch, not_after });
+    let start = || arming(&view).into_iter().chain([start.clone()]);
     if let Some(request) = due_request(view.me(), cluster).filter(|_| served) {
         if cluster_settings(cluster).is_synchronous() || control.state == ControlState::ShutDown {
             return view.say(Reason::HandedOver, release);
@@ -213,7 +214,8 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
         // It had to be killed: a standby that commits do not wait for may lack the end.
         let why = "Postgres did not stop cleanly".to_owned();
         let clear = Action::ClearFailover { version, failover: request.version };
-        return view.say(Reason::SwitchoverRefused { why }, vec![clear, start]);
+        let actions = [clear].into_iter().chain(start()).collect();
+        return view.say(Reason::SwitchoverRefused { why }, actions);
     }
     if !view.obs.guard_alive {
         return view.say(Reason::GuardMissing, release);
@@ -224,7 +226,8 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
     }
     if !matches!(cluster.initialize, Initialize::Done(_)) && !control.standby_signal {
         // Nobody else has data of this cluster: it goes on with the timeline that it has.
-        return view.say(Reason::FirstStart, vec![start]);
+        let actions = start().collect();
+        return view.say(Reason::FirstStart, actions);
     }
     let settings = cluster_settings(cluster);
     let heir = has_heir(&view, cluster) && !settings.paused;
@@ -243,7 +246,13 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
         return view.say(Reason::StartOverdue, release);
     }
     let reason = if asked { Reason::Restarting } else { Reason::CrashedRestarting };
-    view.say(reason, vec![start])
+    let actions = start().collect();
+    view.say(reason, actions)
+}
+
+/// Before Postgres may accept writes, and wherever it does.
+fn arming(view: &View<'_>) -> Option<Action> {
+    (view.obs.watchdog == Watchdog::Ready).then_some(Action::ArmWatchdog)
 }
 
 /// I lead and Postgres is a standby: promote it.
@@ -264,7 +273,8 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline, 
         return view.say(Reason::AwaitingRenewal, vec![]);
     };
     let settings = cluster_settings(cluster);
-    let mut actions = Vec::new();
+    // First: if that fails where it must not, everything is as it was.
+    let mut actions: Vec<Action> = arming(&view).into_iter().collect();
     if settings.is_synchronous()
         && (cluster.sync.leader.as_ref() != Some(view.me()) || !cluster.sync.standbys.is_empty())
     {
@@ -279,9 +289,6 @@ fn promote(view: View<'_>, cluster: &Cluster, version: i32, timeline: Timeline, 
         actions.push(Action::WriteSync { version, record });
     }
     actions.push(Action::SetSyncNames(Names::without_standbys(settings).render()));
-    if view.obs.watchdog == Watchdog::Ready {
-        actions.push(Action::ArmWatchdog);
-    }
     let timeline = cluster.history.next_timeline(timeline.max(view.memory.reserved.unwrap_or(timeline)));
     actions.push(Action::ReserveTimeline { version, timeline });
     actions.push(Action::Promote { epoch: lease.epoch, not_after: lease.fence_at(view.timing()), timeline });
@@ -473,9 +480,7 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     }
     let mut slots = slots::of_leader(&mut view, cluster, settings, primary);
     actions.append(&mut slots);
-    if view.obs.watchdog == Watchdog::Ready {
-        actions.push(Action::ArmWatchdog);
-    }
+    actions.extend(arming(&view));
     let others = |(name, member): (&NodeName, &Member)| name != view.me() && member.is_running;
     let lonely = settings.is_synchronous() && cluster.sync.standbys.is_empty() && cluster.members.iter().any(others);
     let waited_for = view.memory.unconfirmed.iter().filter(|(name, _)| cluster.sync.standbys.contains(*name));

@@ -724,7 +724,12 @@ fn silence(view: View<'_>) -> Verdict {
             let ask = Action::RenewByPromise { epoch: lease.epoch, members };
             view.say(Reason::Failsafe, vec![ask]).within(left)
         }
-        _ => view.say(Reason::SilentWaiting, vec![]),
+        // When the lease is over, the watchdog is to be disarmed at once.
+        Some(lease) => {
+            let left = lease.fence_at(view.timing()).since(view.now());
+            view.say(Reason::SilentWaiting, vec![]).within(left)
+        }
+        None => view.say(Reason::SilentWaiting, vec![]),
     }
 }
 

@@ -222,6 +222,18 @@ fn after_fencing_watchdog_and_guard_stand_down() {
     let mut obs = observe(cluster(Some("peer")), stopped(ControlState::InProduction));
     obs.lease = Some(lease());
     assert_eq!(said(&obs), ["standing_down", "DisarmWatchdog", "ForgetLease"]);
+    // The guard ends the lease of an agent that hangs, and then the agent; the next one finds the watchdog armed.
+    obs.lease = None;
+    obs.watchdog = Watchdog::Armed;
+    assert_eq!(said(&obs), ["standing_down", "DisarmWatchdog", "ForgetLease"]);
+    let mut silent = silent(obs);
+    assert_eq!(said(&silent), ["standing_down", "DisarmWatchdog", "ForgetLease"]);
+    silent.lease = Some(lease());
+    assert_eq!(said(&silent), ["silent_waiting"]);
+    assert_eq!(
+        silent.now + decided(&silent).wake,
+        lease().fence_at(&settings().timing).min(silent.now + settings().timing.heartbeat)
+    );
 }
 
 #[test]
@@ -460,7 +472,9 @@ fn an_agent_restarted_in_time_owns_its_leadership_again() {
     assert_eq!(said(&obs), ["reowning", "ReownLeadership"]);
     obs.lease = None;
     assert_eq!(said(&obs), ["lease_over", "Fence", "DisarmWatchdog", "ForgetLease"]);
-    let obs = observe(all, stopped(ControlState::InProduction));
+    let mut obs = observe(all, stopped(ControlState::InProduction));
+    assert_eq!(said(&obs), ["standing_down", "DisarmWatchdog", "ForgetLease"]);
+    obs.lease = None;
     assert_eq!(said(&obs), ["dropping_stale_lock", "ReleaseLeadership"]);
 }
 
@@ -798,6 +812,12 @@ proptest! {
 
         if obs.may_accept_writes() && lease.is_none() {
             prop_assert!(has(|a| *a == Action::Fence), "writable without a lease, and {actions:?}");
+        }
+        let settled = !matches!(obs.postgres, Postgres::Starting { .. } | Postgres::Mute { .. });
+        let holds = mine || matches!(obs.dcs, Dcs::Silent { .. }) && lease.is_some();
+        let guards = obs.may_accept_writes() || obs.job.is_some() || holds || !settled;
+        if obs.watchdog == Watchdog::Armed && !guards {
+            prop_assert!(has(|a| *a == Action::DisarmWatchdog), "a host with nothing to guard is reset: {actions:?}");
         }
         if matches!(obs.dcs, Dcs::Silent { .. }) {
             prop_assert!(!has(is_write), "a write into silence: {actions:?}");

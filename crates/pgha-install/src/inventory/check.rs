@@ -12,7 +12,8 @@ use toml::Spanned;
 use super::report::Problem;
 use super::{ArchiveSection, HaproxySection, HostSection, Inventory, PostgresSection, Role, SshSection};
 use crate::cluster::{
-    Archive, Cluster, Database, Haproxy, Host, Login, PGBACKREST_PORT, REST_PORT, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT,
+    Archive, Cluster, Database, Haproxy, Host, Login, PGBACKREST_PORT, REST_PORT, WATCHDOG, ZOOKEEPER_PEER_PORTS,
+    ZOOKEEPER_PORT,
 };
 
 /// The one major version that is installed and tested.
@@ -37,6 +38,7 @@ pub(super) fn check(inventory: &Inventory) -> Result<Cluster, Vec<Problem>> {
     members(inventory, &mut problems);
     let archive = archive(inventory, &mut problems);
     ports(inventory, port, &haproxy, archive.as_ref(), &mut problems);
+    let watchdog_device = watchdog_device(inventory, &mut problems);
     let (parameters, hba, clients) = postgres(&inventory.postgres, &mut problems);
     let databases = databases(inventory, &mut problems);
     match (name, archive) {
@@ -48,6 +50,7 @@ pub(super) fn check(inventory: &Inventory) -> Result<Cluster, Vec<Problem>> {
             version: POSTGRES_VERSION,
             port,
             watchdog: inventory.cluster.watchdog,
+            watchdog_device,
             archive,
             haproxy,
             parameters,
@@ -116,6 +119,23 @@ fn version(inventory: &Inventory, problems: &mut Problems) {
             format!("expected {POSTGRES_VERSION}"),
         );
     }
+}
+
+/// What udev lets the agent open.
+fn watchdog_device(inventory: &Inventory, problems: &mut Problems) -> String {
+    let Some(device) = &inventory.cluster.watchdog_device else {
+        return WATCHDOG.to_owned();
+    };
+    let number = device.get_ref().strip_prefix(WATCHDOG);
+    if number.is_none_or(|number| !number.bytes().all(|byte| byte.is_ascii_digit())) {
+        problems.at(
+            device.span(),
+            "cluster.watchdog_device is no kernel watchdog",
+            "this device",
+            format!("expected {WATCHDOG}, {WATCHDOG}0, {WATCHDOG}1 ..."),
+        );
+    }
+    device.get_ref().clone()
 }
 
 fn nonzero(given: Option<&Spanned<u16>>, default: u16, key: &str, problems: &mut Problems) -> u16 {

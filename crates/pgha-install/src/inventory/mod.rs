@@ -62,6 +62,8 @@ pub struct ClusterSection {
     /// Whether a primary needs the kernel watchdog.
     #[serde(default)]
     pub watchdog: WatchdogMode,
+    /// The kernel watchdog, on each host with a member.
+    pub watchdog_device: Option<Spanned<String>>,
 }
 
 /// Whether commits wait for a standby.

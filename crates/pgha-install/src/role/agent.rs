@@ -48,6 +48,7 @@ struct Values<'a> {
     stanza: Option<&'a str>,
     archive_path: Option<String>,
     watchdog: WatchdogMode,
+    watchdog_device: &'a str,
     tags: Vec<Setting>,
     synchronous: &'static str,
     synchronous_strict: bool,
@@ -230,6 +231,7 @@ fn values<'a>(site: &'a Site<'_>) -> Values<'a> {
         stanza,
         archive_path,
         watchdog: cluster.watchdog,
+        watchdog_device: &cluster.watchdog_device,
         // Booleans and numbers are written alike in JSON and TOML.
         tags: MemberTags::from(&host.tags)
             .0

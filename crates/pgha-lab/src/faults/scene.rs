@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longer than a session with `ZooKeeper` lasts: what an ended one does to the cluster has happened by then.
-const SESSION: Duration = Duration::from_secs(8);
+pub(super) const SESSION: Duration = Duration::from_secs(8);
 
 /// A complete cluster under load, as it was before the fault.
 pub(crate) struct Scene<'a> {

@@ -25,7 +25,7 @@ pub struct PghaStatus {
     pub epoch: Option<Epoch>,
     /// For a leader: how long its lease still holds, in milliseconds.
     pub lease_ms: Option<u64>,
-    /// The kernel watchdog: `off`, `armed`, or what is wrong with it.
+    /// The kernel watchdog: `off`, `ready`, `armed`, or what is wrong with it.
     pub watchdog: String,
     /// Its timeline.
     #[serde(default)]
