@@ -1,6 +1,9 @@
 //! What the installer asks hosts to do, beyond resources: locks, waits, SQL, probes of the finished cluster.
 
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
 
 use crate::cluster::{Cluster, Host, REST_PORT, ZOOKEEPER_PORT};
 use crate::event::Failure;
@@ -245,6 +248,39 @@ impl Remote<'_> {
         }
         let cause = format!("{}{}", output.complaint(), self.journal(units::PGBACKREST).await);
         Err(self.failure(step, cause))
+    }
+
+    /// Whether `others` see what this host writes to the archive's directory.
+    pub(crate) async fn check_shared(&self, archive: &Path, others: &[&Remote<'_>]) -> Result<(), Failure> {
+        let step = "check the archive";
+        // A name that nobody has looked for: NFS remembers for a while what was not there.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mark = archive.join(format!(".pgha-install.{}.{}", std::process::id(), since.as_nanos()));
+        let mark = quote(&mark.to_string_lossy());
+        let patience = Duration::from_secs(30);
+        let written = self.run(step, &format!("runuser -u postgres -- touch {mark}"), &[], patience).await?;
+        if !written.ok() {
+            return Err(self.failure(step, written.complaint()));
+        }
+        // As postgres: to a server that squashes root, root is nobody.
+        let look = format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10; do runuser -u postgres -- test -e {mark} && exit 0; sleep 0.5; done; exit 1"
+        );
+        let seen = join_all(others.iter().map(|other| other.run(step, &look, &[], patience))).await;
+        let removed = self.run(step, &format!("runuser -u postgres -- rm -f {mark}"), &[], patience).await;
+        for (other, seen) in others.iter().zip(seen) {
+            if !seen?.ok() {
+                let cause = format!(
+                    "{} does not see what {} has written to {}: that directory must be one and the same on all database \
+                     hosts. Mount it there, and run again",
+                    other.name(),
+                    self.name(),
+                    archive.display()
+                );
+                return Err(other.failure(step, cause));
+            }
+        }
+        removed.map(drop)
     }
 
     /// Asks the primary's archiver; with `push` it is first given something to do. This host is the primary.

@@ -399,6 +399,12 @@ impl<'a> Run<'a> {
             if let Some(repository) = repository {
                 repository.check_repository(cluster).await?;
             }
+            if let Archive::Directory { path } = &cluster.archive {
+                let others: Vec<&Remote<'_>> =
+                    self.with(Role::Postgres).filter(|member| member.name() != primary.name()).collect();
+                primary.check_shared(path, &others).await?;
+                self.verified(format!("all database hosts see the same {}", path.display()));
+            }
             let segments = primary.check_archiver(cluster, changed && repository.is_none()).await?;
             self.verified(format!("the archive takes WAL ({segments} segments so far)"));
             Ok(())

@@ -46,7 +46,7 @@ enum Action {
         #[arg(long)]
         fresh: bool,
     },
-    /// Remove the hosts and every trace of them
+    /// Remove the hosts; their image stays for the next time
     Down {
         /// Remove the cached image and packages too
         #[arg(long)]

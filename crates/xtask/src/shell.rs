@@ -33,7 +33,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
         return command(program);
     }
     let mut sudo = command("sudo");
-    sudo.arg("--preserve-env=CARGO_TARGET_DIR,PGHA_BIN_DIR,RUST_BACKTRACE,TERM,NO_COLOR").arg("--").arg(program);
+    sudo.arg("--preserve-env=CARGO,CARGO_TARGET_DIR,PGHA_BIN_DIR,RUST_BACKTRACE,TERM,NO_COLOR").arg("--").arg(program);
     sudo
 }
 

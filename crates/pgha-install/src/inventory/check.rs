@@ -18,6 +18,7 @@ use crate::cluster::{
 
 /// The one major version that is installed and tested.
 const POSTGRES_VERSION: u16 = 15;
+const LOOPBACK: &str = "127.0.0.0/8";
 /// Roles that the agent makes for itself.
 const RESERVED_ROLES: &[&str] = &["postgres", "replicator", "pgha_rewind", "public", "none"];
 /// Databases that every cluster has.
@@ -197,7 +198,14 @@ fn hosts(inventory: &Inventory, problems: &mut Problems) -> Vec<Host> {
             );
         }
         for spot in [Some(at), section.cluster_address.as_ref()].into_iter().flatten() {
-            if !plain_address(spot.get_ref()) {
+            if spot.get_ref().parse::<std::net::Ipv6Addr>().is_ok() {
+                problems.at(
+                    spot.span(),
+                    format!("`{}` cannot be used: agents and Postgres do not listen on IPv6", spot.get_ref()),
+                    "this address",
+                    "expected an IPv4 address or a host name that has one",
+                );
+            } else if !plain_address(spot.get_ref()) {
                 problems.at(
                     spot.span(),
                     format!("`{}` is not an address", spot.get_ref()),
@@ -322,11 +330,7 @@ fn expand_home(path: &std::path::Path) -> PathBuf {
 
 fn plain_address(address: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    let colons_only_in_ipv6 = !address.contains(':') || address.parse::<std::net::Ipv6Addr>().is_ok();
-    !address.is_empty()
-        && colons_only_in_ipv6
-        && address.bytes().all(|byte| plain(byte) || byte == b':')
-        && !address.starts_with('-')
+    !address.is_empty() && address.bytes().all(plain) && !address.starts_with('-')
 }
 
 fn ensemble(inventory: &Inventory, problems: &mut Problems) {
@@ -431,10 +435,11 @@ fn plain_path(path: &std::path::Path) -> bool {
 
 fn haproxy(section: &HaproxySection, problems: &mut Problems) -> Haproxy {
     let networks = match &section.stats_networks {
-        None => ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].map(str::to_owned).to_vec(),
+        None => [LOOPBACK, "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].map(str::to_owned).to_vec(),
         Some(networks) => {
             cidrs(networks, "haproxy.stats_networks", problems);
-            networks.get_ref().clone()
+            // The page is looked at from the balancer itself, to see that it works.
+            [LOOPBACK.to_owned()].into_iter().chain(networks.get_ref().iter().cloned()).collect()
         }
     };
     Haproxy {

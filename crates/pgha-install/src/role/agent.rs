@@ -290,8 +290,8 @@ fn from_memory(memory_kib: u64, shared: bool) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// First values of the cluster-wide settings. Timeouts of replication stay below the lease: a peer that is gone must not
-/// hold a slot, a sender or a commit longer than leadership lasts.
+/// First values of the cluster-wide settings. Timeouts of replication stay below a lease of the usual length: a peer that is
+/// gone must not hold a slot, a sender or a commit for longer.
 const BOOTSTRAP: &[(&str, &str)] = &[
     ("archive_timeout", "60"),
     ("checkpoint_timeout", "5min"),

@@ -72,9 +72,9 @@ fn install<'a>(lab: &'a Lab, narrator: &mut Narrator) -> Result<Cluster<'a>> {
 
 fn directions(lab: &Lab) -> String {
     format!(
-        "The cluster is still running (the passwords are in {secrets}):\n\
+        "The cluster is still running (the passwords are in {secrets}; that of the statistics is haproxy_stats_password):\n\
          \x20 a client       cargo xtask lab exec db1 -- psql -h lb1 -U postgres\n\
-         \x20 statistics     cargo xtask lab exec lb1 -- curl -s http://lb1:7000/\n\
+         \x20 statistics     cargo xtask lab exec lb1 -- curl -s -u admin:PASSWORD http://lb1:7000/\n\
          \x20 a host         cargo xtask lab ssh db1\n\
          \x20 the cluster    cargo xtask lab exec db1 -- pghactl list\n\
          \x20 a fault        cargo xtask lab power-off db1\n\
