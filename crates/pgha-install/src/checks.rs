@@ -205,7 +205,7 @@ fn watchdog_lack(device: &str, facts: &Facts) -> Option<(String, Option<String>)
         [] => String::new(),
         some => format!(", or name another in cluster.watchdog_device ({})", some.join(", ")),
     };
-    if !facts.watchdogs.keys().any(same) {
+    if !facts.watchdogs.keys().any(same) && facts.fed.as_ref().is_none_or(|(fed, _)| !same(fed)) {
         let first = Facts::is_same_watchdog(device, WATCHDOG);
         if facts.watchdogs.is_empty() && first {
             let lack = "it has no device, and its kernel has no module softdog".to_owned();

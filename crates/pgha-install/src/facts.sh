@@ -24,7 +24,7 @@ for device in /sys/class/watchdog/*; do
     [ -r "$device/nowayout" ] && read -r value <"$device/nowayout" && [ "$value" = 1 ] && say nowayout "/dev/${device##*/}"
 done
 find /proc/[0-9]*/fd -lname '/dev/watchdog*' -printf '%h %l\n' 2>/dev/null | while read -r fds device; do
-    read -r name <"${fds%/fd}/comm" && say holder "$device" "$name"
+    { read -r name <"${fds%/fd}/comm"; } 2>/dev/null && say holder "$device" "$name"
 done
 systemctl show -p RuntimeWatchdogUSec -p WatchdogDevice 2>/dev/null | {
     every=0 device=
@@ -33,7 +33,7 @@ systemctl show -p RuntimeWatchdogUSec -p WatchdogDevice 2>/dev/null | {
     done
     # Without WatchdogDevice= it is the first (systemd-system.conf(5)).
     [ "$every" = infinity ] && every=default
-    [ "$every" != 0 ] && say fed "${device:-/dev/watchdog0}" "$every"
+    [ "${every:-0}" != 0 ] && say fed "${device:-/dev/watchdog0}" "$every"
 }
 modinfo -n softdog >/dev/null 2>&1 && say softdog yes
 for name in $users; do getent passwd "$name" >/dev/null && say user "$name"; done

@@ -61,15 +61,16 @@ pub(super) fn recall(config: &Config) -> Known {
 impl Agent {
     pub(super) async fn observe(&mut self) -> Seen {
         // A leader does not wait for an answer beyond the end of its lease; and when that is over, whatever the answer, a
-        // watchdog has to be disarmed before it fires, which it does half a second later.
+        // watchdog has to be disarmed before it fires, which it does soon after.
         let timing = self.settings.timing;
         self.watchdog.look();
-        let left = match self.lease {
-            Some(lease) => Some(lease.fence_at(&timing).since(clock::now()).duration()).filter(|left| !left.is_zero()),
-            None if self.watchdog.state() == Watchdog::Armed => None,
-            None => Some(Duration::MAX),
+        let urgent = self.watchdog.state() == Watchdog::Armed && self.job.is_none();
+        let over = if urgent { BRIEF } else { Duration::MAX };
+        let left = match self.lease.map(|lease| lease.fence_at(&timing).since(clock::now()).duration()) {
+            Some(left) if !left.is_zero() => left,
+            _ => over,
         };
-        let deadline = patience(&timing).min(left.unwrap_or(BRIEF));
+        let deadline = patience(&timing).min(left);
         let looked = clock::now();
         // At once: neither may make the other late.
         let (read, (mut postgres, heartbeat)) =

@@ -26,6 +26,8 @@ pub(crate) struct Watchdog {
     path: PathBuf,
     /// Ours for as long as the agent runs.
     device: Option<Device>,
+    /// One that could not be stopped: petted for ever, and of no use.
+    runaway: Option<Device>,
     armed: bool,
     /// The timeout in force.
     seconds: u32,
@@ -59,8 +61,17 @@ impl Watchdog {
         if let Some(device) = &device {
             tracing::info!(device = %device.path().display(), armed, seconds, "took over the watchdog");
         }
-        let mut watchdog =
-            Self { mode, path, device, armed, seconds, usual, refusal: None, holder: watch::Sender::new(None) };
+        let mut watchdog = Self {
+            mode,
+            path,
+            device,
+            runaway: None,
+            armed,
+            seconds,
+            usual,
+            refusal: None,
+            holder: watch::Sender::new(None),
+        };
         if mode == WatchdogMode::Off || !armed {
             watchdog.let_go_of_another();
         }
@@ -68,8 +79,13 @@ impl Watchdog {
         watchdog
     }
 
-    /// Tries to get a device that was not to be had: its owner may have let it go.
+    /// Tries to get a device that was not to be had: its owner may have let it go. Once a turn.
     pub(crate) fn look(&mut self) {
+        if let Some(device) = &self.runaway {
+            // Its timeout is its driver's own, and longer than a turn.
+            let _ = device.pet();
+            return;
+        }
         let waits = self.refusal.as_ref().is_some_and(|(_, since)| since.elapsed() < AGAIN);
         if self.mode == WatchdogMode::Off || self.device.is_some() || waits {
             return;
@@ -79,13 +95,16 @@ impl Watchdog {
         self.device = opened.ok();
     }
 
-    /// Stopped, and known to take timeouts.
-    fn open(&self) -> Result<Device, DeviceError> {
+    /// Stopped, and known to take timeouts. (Those first: there are drivers that start when they are set.)
+    fn open(&mut self) -> Result<Device, DeviceError> {
         let device = Device::open(&self.path)?;
-        if let Err(refusal) = device.stop().and_then(|()| device.set(self.usual)) {
-            device.close();
+        let set = device.set(self.usual);
+        if let Err(refusal) = device.stop() {
+            // A host that is reset for nothing is worse than one without a watchdog.
+            self.runaway = Some(device);
             return Err(refusal);
         }
+        set?;
         if let Err(error) = kept::store(kept::WATCHDOG, device.as_fd()) {
             tracing::warn!(%error, "systemd does not keep the watchdog; an agent that dies while it is armed costs a reset");
         }
@@ -101,9 +120,10 @@ impl Watchdog {
             None if known.is_some() => tracing::info!(device = %self.path.display(), "there is a kernel watchdog now"),
             _ => {}
         }
-        self.holder.send_replace(None);
         if matches!(refusal, Some(DeviceError::Held { .. })) {
             tokio::spawn(name_holder(self.path.clone(), self.holder.clone()));
+        } else {
+            self.holder.send_replace(None);
         }
         self.refusal = refusal.map(|error| (error.clone(), Instant::now()));
     }
@@ -113,7 +133,7 @@ impl Watchdog {
         match self.mode {
             _ if self.armed => State::Armed,
             WatchdogMode::Off => State::Off,
-            _ if self.trouble().is_none() => State::Ready,
+            _ if self.device.is_some() && self.trouble().is_none() => State::Ready,
             _ => State::Unusable,
         }
     }
@@ -129,7 +149,10 @@ impl Watchdog {
 
     /// Arms it: without a pet the host resets after `seconds`.
     pub(crate) fn arm(&mut self, seconds: u32) -> Result<(), DeviceError> {
-        let Some(device) = self.device.as_ref().filter(|_| !self.armed) else { return Ok(()) };
+        if self.armed {
+            return Ok(());
+        }
+        let Some(device) = &self.device else { return Err(DeviceError::Missing { path: self.path.clone() }) };
         let armed = device.set(seconds).and_then(|()| device.start());
         match &armed {
             Ok(()) => {
@@ -138,7 +161,7 @@ impl Watchdog {
                 self.remember(None);
             }
             // That a moment was too short for the device says nothing of the device.
-            Err(DeviceError::Timeout { .. }) if seconds < SHORT => {}
+            Err(DeviceError::Timeout { .. } | DeviceError::Set { .. }) if seconds < SHORT => {}
             Err(error) => {
                 // One that may have been started must not be left so.
                 let _ = device.stop();
@@ -182,8 +205,8 @@ impl Watchdog {
                 self.let_go_of_another();
             }
             Err(error) => {
-                tracing::error!(%error, "cannot stop the watchdog; closing it, which some drivers take for the same");
-                self.give_up();
+                self.runaway = self.device.take();
+                self.remember(Some(&error));
             }
         }
     }
@@ -207,15 +230,16 @@ impl Watchdog {
 
 /// Systemd is asked whether it is the one; it says so to everybody.
 async fn name_holder(path: PathBuf, holder: watch::Sender<Option<String>>) {
-    let Ok(Some((fed, every))) = systemd::runtime_watchdog().await else { return };
-    if device::is_same(&fed, &path) {
-        let why = format!(
+    let Ok(fed) = systemd::runtime_watchdog().await else { return };
+    let why = fed.filter(|(fed, _)| device::is_same(fed, &path)).map(|(_, every)| {
+        format!(
             "systemd holds {} (RuntimeWatchdogSec={every}): to give it up, set RuntimeWatchdogSec=off in a file of \
              /etc/systemd/system.conf.d and run `systemctl daemon-reexec`",
             path.display()
-        );
-        if holder.send_replace(Some(why.clone())).is_none() {
-            tracing::warn!("{why}");
-        }
+        )
+    });
+    let known = holder.send_replace(why.clone());
+    if let Some(why) = why.filter(|why| known.as_ref() != Some(why)) {
+        tracing::warn!("{why}");
     }
 }

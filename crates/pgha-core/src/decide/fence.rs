@@ -43,7 +43,7 @@ pub(super) fn deposed<'a>(view: View<'a>, cluster: &Cluster) -> ControlFlow<Verd
 
 /// Nothing here accepts writes any more, and the leadership is gone or its lease over: watchdog and guard have nothing
 /// left to guard. A watchdog that stays armed resets a host that did everything right; it may be armed without a lease,
-/// because the guard has ended that, or an agent before this one left it so.
+/// because the guard has ended that, an agent before this one left it so, or renewals fail.
 pub(super) fn stand_down(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
     let leads = match &view.obs.dcs {
         Dcs::Seen(cluster) => cluster.leader.as_ref().is_some_and(|leader| leader.is_my_session),
@@ -51,8 +51,10 @@ pub(super) fn stand_down(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
     };
     let settled = !matches!(view.obs.postgres, Postgres::Starting { .. } | Postgres::Mute { .. });
     let idle = view.obs.job.is_none() && settled && !view.obs.may_accept_writes();
-    let guarded = view.obs.lease.is_some() || view.obs.watchdog == Watchdog::Armed;
-    if !leads && idle && guarded {
+    let armed = view.obs.watchdog == Watchdog::Armed;
+    let guarded = view.obs.lease.is_some() || armed;
+    let over = armed && view.lease().is_none();
+    if idle && (over || !leads && guarded) {
         return Break(view.say(Reason::StandingDown, vec![Action::DisarmWatchdog, Action::ForgetLease]));
     }
     Continue(view)

@@ -139,6 +139,9 @@ pub(super) fn decide(view: View<'_>, cluster: &Cluster, is_my_session: bool) -> 
     }
     let wake = next_look(&view);
     let mut actions = renewal(&view);
+    if matches!(&view.obs.postgres, Postgres::Running(running) if matches!(running.role, Role::Primary(_))) {
+        actions.extend(arming(&view));
+    }
     let mut decision = holding(view, cluster, version);
     actions.append(&mut decision.actions);
     Verdict { actions, ..decision }.within(wake)
@@ -162,8 +165,7 @@ fn former_session(view: View<'_>, cluster: &Cluster, version: i32) -> Verdict {
 fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Verdict {
     if view.memory.release_ordered == Some(version) && !view.obs.may_accept_writes() {
         // An order to release that was not answered may arrive at any time: nothing is to begin under this leadership.
-        let actions = vec![Action::ReleaseLeadership { version }, Action::DisarmWatchdog, Action::ForgetLease];
-        return view.say(Reason::ReleasingAgain, actions);
+        return view.say(Reason::ReleasingAgain, leaving(version).into());
     }
     let Some(lease) = view.lease().copied() else {
         // The renewal that goes before will tell.
@@ -202,7 +204,7 @@ fn holding(view: View<'_>, cluster: &Cluster, version: i32) -> Verdict {
 
 /// Postgres is at rest under my leadership: it died, was stopped to hand over, or was never started.
 fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, lease: crate::lease::Lease) -> Verdict {
-    let release = vec![Action::ReleaseLeadership { version }, Action::DisarmWatchdog, Action::ForgetLease];
+    let release = leaving(version).to_vec();
     let served = view.obs.past.led_in == Some(lease.epoch) && !control.standby_signal;
     let not_after = lease.fence_at(view.timing());
     let start = Action::Start(StartAs::Primary { epoch: lease.epoch, not_after });
@@ -250,8 +252,13 @@ fn stopped(view: View<'_>, cluster: &Cluster, version: i32, control: &Control, l
     view.say(reason, actions)
 }
 
+/// Gives the leadership back with Postgres at rest: the watchdog has nothing to guard, whatever becomes of the write.
+fn leaving(version: i32) -> [Action; 3] {
+    [Action::DisarmWatchdog, Action::ReleaseLeadership { version }, Action::ForgetLease]
+}
+
 /// Before Postgres may accept writes, and wherever it does.
-fn arming(view: &View<'_>) -> Option<Action> {
+pub(super) fn arming(view: &View<'_>) -> Option<Action> {
     (view.obs.watchdog == Watchdog::Ready).then_some(Action::ArmWatchdog)
 }
 
@@ -480,7 +487,6 @@ fn housekeeping(mut view: View<'_>, cluster: &Cluster, version: i32, running: &R
     }
     let mut slots = slots::of_leader(&mut view, cluster, settings, primary);
     actions.append(&mut slots);
-    actions.extend(arming(&view));
     let others = |(name, member): (&NodeName, &Member)| name != view.me() && member.is_running;
     let lonely = settings.is_synchronous() && cluster.sync.standbys.is_empty() && cluster.members.iter().any(others);
     let waited_for = view.memory.unconfirmed.iter().filter(|(name, _)| cluster.sync.standbys.contains(*name));

@@ -672,7 +672,8 @@ fn shutdown(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
     let renewal = leader::renewal(&view);
     Break(match (&view.obs.postgres, view.obs.job) {
         (Postgres::NoData | Postgres::Unusable(_) | Postgres::Stopped(_), None) => {
-            let mut actions = Vec::new();
+            // Whatever becomes of the write: the watchdog has nothing to guard.
+            let mut actions = vec![Action::DisarmWatchdog];
             if let Dcs::Seen(cluster) = &view.obs.dcs
                 && let (Some(leader), Some(version)) = (&cluster.leader, cluster.epoch.version)
                 && leader.name == view.settings.me
@@ -681,7 +682,7 @@ fn shutdown(view: View<'_>) -> ControlFlow<Verdict, View<'_>> {
             {
                 actions.push(Action::ReleaseLeadership { version });
             }
-            actions.extend([Action::DisarmWatchdog, Action::ForgetLease, Action::Exit]);
+            actions.extend([Action::ForgetLease, Action::Exit]);
             view.say(Reason::ShutDown, actions)
         }
         (_, Some(job)) if job.kind == JobKind::Stop => view.say(Reason::ShuttingDown, renewal),
@@ -709,8 +710,9 @@ fn silence(view: View<'_>) -> Verdict {
     match view.lease().copied() {
         Some(lease) if view.obs.may_accept_writes() => {
             let left = lease.fence_at(view.timing()).since(view.now());
+            let arming = leader::arming(&view).into_iter();
             let Some(mut members) = view.memory.electorate.everybody() else {
-                return view.say(Reason::SilentLeading, vec![]).within(left);
+                return view.say(Reason::SilentLeading, arming.collect()).within(left);
             };
             members.remove(view.me());
             let (now, pause) = (view.now(), view.timing().heartbeat);
@@ -718,11 +720,11 @@ fn silence(view: View<'_>) -> Verdict {
             let due = now >= lease.counted_from + pause
                 && view.memory.asked.is_none_or(|asked| now.since(asked).0 >= pause.0 / 2);
             if !due {
-                return view.say(Reason::Failsafe, vec![]).within(Millis(pause.0 / 2)).within(left);
+                return view.say(Reason::Failsafe, arming.collect()).within(Millis(pause.0 / 2)).within(left);
             }
             view.memory.asked = Some(now);
             let ask = Action::RenewByPromise { epoch: lease.epoch, members };
-            view.say(Reason::Failsafe, vec![ask]).within(left)
+            view.say(Reason::Failsafe, [ask].into_iter().chain(arming).collect()).within(left)
         }
         // When the lease is over, the watchdog is to be disarmed at once.
         Some(lease) => {
