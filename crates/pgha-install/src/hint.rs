@@ -15,6 +15,10 @@ const KNOWN: &[(&str, &str)] = &[
     ("Address family not supported", "the unit's sandbox or the kernel forbids it: systemctl cat the unit"),
     ("OutOfMemoryError", "the host has too little memory"),
     ("Cannot allocate memory", "the host has too little memory"),
+    (
+        "dpkg: error processing",
+        "a package's own script failed: `dpkg --configure --pending` on the host runs it again; then run this again",
+    ),
     ("No such file or directory", "systemctl cat the unit, and see which file it misses"),
     ("could not find a primary", "the archive waits for a primary: pghactl list on a database host"),
     (
