@@ -16,7 +16,7 @@ pub(crate) const REST: &str = "rest";
 pub(crate) const WATCHDOG: &str = "watchdog";
 
 /// What the agent before this one has left.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) rest: Option<TcpListener>,
     /// Open and owned by nobody else; a new process of ours does not inherit it.

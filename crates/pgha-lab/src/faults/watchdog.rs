@@ -35,7 +35,7 @@ const REQUIRE: &str =
     "sed --in-place '/^.watchdog.$/,/^$/ s/automatic/required/' /etc/pgha/agent.toml; systemctl restart pgha-agent";
 const AS_BEFORE: &str = "sed --in-place '/^.watchdog.$/,/^$/ s/required/automatic/' /etc/pgha/agent.toml; \
                          rm /run/systemd/system.conf.d/feed.conf; systemctl daemon-reexec; systemctl restart pgha-agent";
-/// systemd tries to open a watchdog that it did not get every 15 s then, and the agent asks systemd once a minute.
+/// systemd tries to open a watchdog that it did not get every 15 s then, and so does the agent once a minute.
 const NOTICED: Duration = Duration::from_mins(4);
 
 pub(super) const FAULTS: &[Fault] = &[
